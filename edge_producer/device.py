@@ -175,8 +175,7 @@ class Device:
     def process(self, window: Window) -> LocalDecision:
         """Decide on a window and carry that out; then count, filter and summarise it.
 
-        A model that raises gives no score; records that cannot be made are counted as lost. Neither keeps the
-        next window from being decided on.
+        A model that raises gives no score, records that fail count as lost: the next window is decided on.
         """
         if self._switch.models is not self._models:
             self._change_models(self._switch.models)
@@ -302,6 +301,7 @@ class Device:
 
     def _observe(self, window: Window, row: Row, took_s: float) -> None:
         shadow, score, shadow_s = self._models.shadow, None, 0.0
+        self._switch.healthy.add(window.samples, row.score, self._profile.decision.alarm)
         if shadow is not None:
             begun = time.perf_counter_ns()
             _, score = self._scorer.score(shadow, window.samples)

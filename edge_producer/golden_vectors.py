@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from schemas.arrow_message import read_batch
 from schemas.arrow_schema_message import read_schema
 from schemas.errors import BundleError
+from schemas.fault_effects import KEY, FaultEffects, parse_effects
 
 _MAGIC = b"ARROW1\0\0"
 _COLUMNS = [("window", "list of float"), ("features", "list of float"), ("score", "float")]
@@ -32,11 +33,13 @@ class GoldenVectors:
         windows: Shape (n, W, C).
         expected: Shape (n, F + 1): features, then the score.
         extra: Further inputs by name.
+        effects: What faults do to the features; None: the bundle brings none.
     """
 
     windows: NDArray[np.float32]
     expected: NDArray[np.float32]
     extra: dict[str, NDArray[np.generic]]
+    effects: FaultEffects | None = None
 
 
 def read_golden(data: bytes, version: str) -> GoldenVectors:
@@ -54,19 +57,22 @@ def read_golden(data: bytes, version: str) -> GoldenVectors:
             columns, metadata = _plainly(data)
         except ValueError:
             columns, metadata = _by_pyarrow(data)
-        return _vectors(columns, metadata)
+        return _vectors(columns, metadata, f"model {version}")
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as exc:
         raise BundleError(f"model {version}: golden vectors unreadable: {exc}") from exc
 
 
-def _vectors(columns: list[Matrix], metadata: dict[str, str]) -> GoldenVectors:
+def _vectors(columns: list[Matrix], metadata: dict[str, str], origin: str) -> GoldenVectors:
     windows, features, score = columns
     shape, given = (json.loads(metadata[name]) for name in ("shape", "extra"))
     extra: dict[str, NDArray[np.generic]] = {
         name: np.array(values, dtype=np.int64 if name == "columns" else np.float32)
         for name, values in given.items()
     }
-    return GoldenVectors(windows.reshape(-1, *shape), np.column_stack([features, score]), extra)
+    effects = parse_effects(metadata[KEY], origin) if KEY in metadata else None
+    if effects is not None and effects.rows.shape[1] != features.shape[1]:
+        raise ValueError(f"fault effects on {effects.rows.shape[1]} of {features.shape[1]} features")
+    return GoldenVectors(windows.reshape(-1, *shape), np.column_stack([features, score]), extra, effects)
 
 
 def _plainly(data: bytes) -> tuple[list[Matrix], dict[str, str]]:

@@ -26,8 +26,12 @@ from edge_producer.window import Floats, Predictor, Samples
 from schemas.errors import BundleError
 from schemas.manifest import ANY_FEATURESET, Manifest
 from schemas.profile import FEATURE_KINDS, UNITLESS_KINDS, Channel, Profile
+from schemas.score_part import ROWS
 from schemas.score_range import ROUNDING, score_excess
 
+RUNTIME_VERSION: str = ort.__version__
+RUNTIME = f"onnxruntime {RUNTIME_VERSION}"
+"""Name and version of the runtime, as reports give it."""
 KINDS = tuple(FEATURE_KINDS)
 INNER_EDGES = 15
 _OUTPUTS = ("features", "score")
@@ -60,6 +64,24 @@ class OnnxSession:
         self._version = bundle.manifest.version
         with self._translated():
             self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the graph's inputs."""
+        return tuple(given.name for given in self._session.get_inputs())
+
+    def score_rows(self, rows: Floats, extra: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float64]:
+        """Scores of rows of features, shape (n,), by a graph that ``score_part`` cut.
+
+        Raises:
+            BundleError: The graph does not take these inputs, or gives scores of another shape.
+        """
+        given = {name: extra[name] for name in self.inputs if name != ROWS}
+        with self._translated():
+            [score] = self._session.run(("score",), {ROWS: rows.astype(np.float32), **given})
+        if score.shape != (len(rows),):
+            raise BundleError(f"model {self._version}: scores of shape {score.shape} for {len(rows)} rows")
+        return np.asarray(score, dtype=np.float64)
 
     def run(self, windows: Samples, extra: Mapping[str, NDArray[np.generic]]) -> tuple[Floats, Floats]:
         """Outputs of a batch.

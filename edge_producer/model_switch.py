@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_producer.healthy_windows import HealthyWindows
 from edge_producer.window import Predictor, Window
 
 
@@ -55,8 +56,10 @@ class ModelSwitch:
     Attributes:
         models: What to run from the next window on; set by the updater.
         in_use: What the sensing loop used last; the updater keeps it alive until the loop has moved on.
+        healthy: The device's recent healthy windows, which a trial superposes faults on.
     """
 
     def __init__(self, models: ActiveModels) -> None:
         self.models = models
         self.in_use = models
+        self.healthy = HealthyWindows()

@@ -5,13 +5,24 @@ Both are TUF targets: a role's metadata holds their digests; devices check role,
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.cohorts import NOBODY, SaltedShare
-from schemas.manifest import Digest
+from schemas.manifest import Digest, Manifest
 from schemas.model_version import PATTERN, ModelVersion
+from schemas.runtime_range import VersionRange
 from schemas.section import Name
 
 Ring = Literal["canary", "broad"]
@@ -131,9 +142,28 @@ class TargetCustom(SignedDocument):
 
     Attributes:
         hardware: Hardware classes it may run on; empty: any.
+        runtime: Range of versions of onnxruntime that it may run on; empty: any.
     """
 
     family: Name
     version: Version
     hardware: tuple[str, ...] = ()
     opset: PositiveInt
+    runtime: VersionRange = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> TargetCustom:
+        """What is signed of a model, as its manifest states it."""
+        return cls(
+            family=manifest.family,
+            version=manifest.version,
+            hardware=manifest.hardware,
+            opset=manifest.opset,
+            runtime=manifest.runtime,
+        )
+
+    @model_serializer(mode="wrap")
+    def _as_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the range where there is none: release 0.2.0 refuses what it does not know."""
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if value or key != "runtime"}

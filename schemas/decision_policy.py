@@ -51,3 +51,8 @@ class DecisionPolicy(Section):
     out_of_range: Name | None = None
     refractory_windows: NonNegativeInt = 12
     rules: tuple[DecisionRule, ...] = ()
+
+    @property
+    def alarm(self) -> float:
+        """Score from which a window counts as an alarm: the mildest rule's; 1 without a rule."""
+        return self.rules[0].enter if self.rules else 1.0

@@ -21,7 +21,8 @@ from pydantic import (
 from schemas.errors import BundleError
 from schemas.model_version import ModelVersion
 from schemas.offending_keys import describe
-from schemas.section import Name
+from schemas.runtime_range import VersionRange
+from schemas.section import HardwareClass, Name
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ANY_FEATURESET = "*"
@@ -123,7 +124,7 @@ class Tolerance(ManifestPart):
     relative: NonNegativeFloat
 
 
-_YOUNGER = ("optional_channels", "detector")
+_YOUNGER = ("optional_channels", "detector", "hardware", "runtime")
 """Keys that release 0.2.0 did not have."""
 
 
@@ -145,6 +146,8 @@ class Manifest(ManifestPart):
             them, and an evaluation recomputes the scores from them without the graph.
         detector: Which detector the parameters belong to; empty: the Mahalanobis distance.
         optional_channels: Channels that the model can do without; all others are required.
+        hardware: Hardware classes that it runs on; empty: any.
+        runtime: Range of versions of onnxruntime that it runs on; empty: any.
         lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
@@ -166,6 +169,8 @@ class Manifest(ManifestPart):
     lineage: Lineage | None = None
     detector: str = ""
     optional_channels: tuple[Name, ...] = ()
+    hardware: tuple[HardwareClass, ...] = ()
+    runtime: VersionRange = ""
     tolerance: Tolerance
     files: dict[str, Digest]
 

@@ -21,7 +21,8 @@ from pydantic import (
 from schemas.decision_policy import DecisionPolicy
 from schemas.learning_policy import DriftPolicy, GatePolicy, RolloutPolicy, TrainingPolicy
 from schemas.recording_section import KEYED_BY_CHANNEL, YOUNGER_REPLAY_KEYS, Replay
-from schemas.section import Fraction, Name, Probability, Section
+from schemas.runtime_range import VersionRange
+from schemas.section import Fraction, HardwareClass, Name, Probability, Section
 from schemas.source_section import Alignment, SourceMapping
 from schemas.summary_period import with_period
 
@@ -157,6 +158,8 @@ class ModelSpec(Section):
             works with any channels.
         reference_windows: For ``robust``: windows that its reference spans until it is frozen.
         warmup_windows: For ``robust``: windows before the first score.
+        hardware: Hardware classes that its models run on; empty: any.
+        runtime: Range of versions of onnxruntime that they run on; empty: any.
     """
 
     name: Name = "robust"
@@ -164,6 +167,8 @@ class ModelSpec(Section):
     label: str = ""
     reference_windows: Annotated[int, Field(ge=8, le=4096)] = 512
     warmup_windows: Annotated[int, Field(ge=4)] = 32
+    hardware: tuple[HardwareClass, ...] = ()
+    runtime: VersionRange = ""
 
     @property
     def family(self) -> str:
@@ -227,6 +232,7 @@ _YOUNGER_KEYS = {
     "filter": ("delay_s",),
     "training": ("alarms_per_device_day", "trainer"),
     "rollout": ("longest_soak_s", "no_holdout"),
+    "model": ("hardware", "runtime"),
 }
 """Keys that release 0.2.0 did not have, by section."""
 SLOW_S = 60.0

@@ -32,6 +32,8 @@ KINDS: tuple[tuple[str, ChangeKind], ...] = (
     ("sampling.*", "incompatible"),
     ("features.*", "incompatible"),
     ("model.label", "everyday"),
+    ("model.hardware", "guarded"),  # these keep a model from machines that it was not made for
+    ("model.runtime", "guarded"),
     ("model.*", "incompatible"),
     ("decision.rules.*.enter", "everyday"),
     ("decision.rules.*.leave", "everyday"),

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NAME = r"^[a-z][a-z0-9_]{0,47}$"
 Name = Annotated[str, Field(pattern=NAME)]
+HardwareClass = Annotated[str, Field(min_length=1, max_length=64)]
+"""What an operator calls devices of one kind: as invitations name it."""
 Probability = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

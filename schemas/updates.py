@@ -43,6 +43,12 @@ class UpdateResult(StrEnum):
     """It could not be restored: the factory set or nothing runs. A person must act."""
 
 
+TRIAL_SAYS = "trial "
+"""How the detail of a commit begins that says what the trial found on superposed faults."""
+NOT_TRIED = "not tried: "
+"""How it goes on where faults could not be tried; the reason follows."""
+
+
 class ProfileOutcome(StrEnum):
     """What became of the version of its profile that a device's channel wants."""
 

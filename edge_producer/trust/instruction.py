@@ -9,6 +9,7 @@ from datetime import datetime
 from edge_producer.trust.verifier import VerifiedState
 from schemas.channel_documents import BROAD, ChannelDocument, Release, artifact_path
 from schemas.errors import TrustError
+from schemas.runtime_range import allows
 from schemas.updates import Attack
 
 
@@ -22,6 +23,7 @@ class DeviceFacts:
         highest_seq: Highest number of the channel documents that it ever accepted; 0 for none.
         installed: The releases that it runs, by family.
         max_opset: Highest ONNX operator set of its runtime.
+        runtime: Version of onnxruntime.
     """
 
     device_id: str
@@ -31,6 +33,7 @@ class DeviceFacts:
     highest_seq: int
     installed: Mapping[str, Release]
     max_opset: int
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,18 @@ def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release
         raise TrustError(f"{path} is signed as {custom.family} {custom.version}", Attack.MIX_AND_MATCH)
     if custom.hardware and facts.hardware not in custom.hardware:
         raise TrustError(
-            f"{release.version} is for {', '.join(custom.hardware)}, not {facts.hardware}",
+            f"refused: hardware {facts.hardware}: {release.version} runs on {', '.join(custom.hardware)}",
             Attack.WRONG_HARDWARE,
         )
     if custom.opset > facts.max_opset:
         raise TrustError(
-            f"{release.version} needs operator set {custom.opset}, this runtime has {facts.max_opset}",
+            f"refused: runtime: {release.version} needs operator set {custom.opset}, this one has"
+            f" {facts.max_opset}",
+            Attack.WRONG_HARDWARE,
+        )
+    if not allows(custom.runtime, facts.runtime):
+        raise TrustError(
+            f"refused: runtime onnxruntime {facts.runtime}: {release.version} runs on {custom.runtime}",
             Attack.WRONG_HARDWARE,
         )
 

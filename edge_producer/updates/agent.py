@@ -283,6 +283,12 @@ class UpdateAgent:
             "unreported": len(self._reports),
             "profile": self._profiles.status(),
             "shadow": self.installer.shadow,
+            "trials": {"on_faults": record.on_faults, "not_on_faults": record.not_on_faults},
+            "restarts": {
+                "restarts": record.restarts,
+                "unclean_ends": record.unclean_ends,
+                "out_of_memory": record.out_of_memory,
+            },
         }
 
 

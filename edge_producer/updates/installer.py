@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.updates.artifact_content import memory_needed, open_artifact
 from edge_producer.updates.download import Downloads
+from edge_producer.updates.fault_question import fault_question
 from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.running_set import RunningSet
 from edge_producer.updates.shadow_comparison import ShadowComparison, ShadowSummary
@@ -23,7 +25,7 @@ from edge_producer.updates.slots import ModelSet, ModelSlots, SlotPointer
 from edge_producer.updates.soak_watch import SoakWatch
 from edge_producer.updates.trials import ShadowWatch, TrialFeed
 from edge_producer.updates.update_progress import UpdateProgress
-from edge_producer.updates.update_states import UNCHANGED, Attempt, UpdateRecord, after_restart
+from edge_producer.updates.update_states import UNCHANGED, Attempt, UpdateRecord, broken_off
 from edge_producer.window import Predictor
 from schemas.errors import BundleError, RegistryError, RetryableError, TrustError
 from schemas.manifest import ANY_FEATURESET
@@ -189,8 +191,9 @@ class Installer:
             detail = f"given up after {attempt.transitions} persisted transitions"
             self.progress.end(S.IDLE, self.progress.final("looped"), UpdateResult.NO_CHANGE_FAILED, detail)
             return
-        bundle = self.slots.bundle(attempt.wanted)
-        needed, available = memory_needed(len(bundle.model)), resources.available()
+        bundle, before = self.slots.bundle(attempt.wanted), self.slots.bundle(self.pointer.active)
+        # The child loads the model in force, too, to compare both on faults.
+        needed, available = memory_needed(len(bundle.model) + len(before.model)), resources.available()
         if needed > available:
             self._defer(f"a trial needs {needed} bytes of memory, {available} are available")
             return
@@ -205,7 +208,9 @@ class Installer:
         comparison = ShadowComparison.start(active.version, attempt.release.version, resources.profile)
         generic = bundle.manifest.featureset == ANY_FEATURESET
         skip = resources.profile.model.warmup_windows if generic else 0
-        self._trial = TrialFeed(self.device_id, child, comparison, skip, self._wake, self._monotonic)
+        wide, switch = any(resources.profile.wide), self._running.switch
+        ask = partial(fault_question, self.device_id, attempt.wanted, self.slots, switch, wide=wide)
+        self._trial = TrialFeed(self.device_id, child, comparison, skip, self._wake, self._monotonic, ask)
         self._running.set_observer(self._trial)
 
     # Progress --------------------------------------------------------------------------------------------
@@ -225,27 +230,32 @@ class Installer:
         elif self._soak is not None:
             self._advance_soak(self._soak)
         elif self.record.state in UNCHANGED:
-            self.progress.save(after_restart(self.record))
+            self.progress.save(broken_off(self.record))
 
     def _advance_trial(self, feed: TrialFeed) -> None:
-        self.shadow = feed.comparison.to_status()
         progress, reason = feed.progress(self._resources.profile.rollout.trial_windows)
+        self.shadow = feed.to_status()
         if progress == "pass":
-            self._commit(feed.comparison)
+            self._commit(feed)
         elif progress == "fail":
+            if feed.child.dead and self.progress.note_limit():
+                reason += "; a process of this machine was killed for want of memory"
             self._restore(f"the trial failed: {reason}", feed.comparison.summary(in_force=False))
         elif progress == "defer":
             self._defer(reason)
 
-    def _commit(self, comparison: ShadowComparison | None = None) -> None:
-        shadow = None if comparison is None else comparison.summary(in_force=False)
+    def _commit(self, feed: TrialFeed | None = None) -> None:
+        shadow = None if feed is None else feed.comparison.summary(in_force=False)
         try:
             predictor = self._resources.models.get(self.slots, self.progress.attempt.wanted)
         except BundleError as exc:
             self._restore(f"the trial failed: {exc}", shadow)
             return
         # Step 5: the decision; a restart, or the next call of ``advance``, carries it out again.
-        self.progress.save(self.record.to(S.COMMITTED))
+        decided = self.record.to(S.COMMITTED)
+        if feed is not None and feed.faults is not None:
+            decided = decided.tried(feed.faults.says, on_faults=not feed.faults.not_tried)
+        self.progress.save(decided)
         self._carry_out_commit(predictor, shadow)
 
     def _carry_out_commit(self, loaded: Predictor | None = None, shadow: ShadowSummary | None = None) -> None:
@@ -328,10 +338,7 @@ class Installer:
     def close(self) -> None:
         """End in order: the next start does not count this one as a crash."""
         self._end_trial()
-        attempt = self.record.attempt
-        if self.record.state is S.WATCH and attempt is not None and attempt.live:
-            ended = attempt.model_copy(update={"live": False})
-            self.progress.try_save(self.record.to(S.WATCH, attempt=ended))
+        self.progress.ended()
 
     def _defer(self, reason: str) -> None:
         self._end_trial()

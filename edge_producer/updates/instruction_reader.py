@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge_producer.inference import RUNTIME_VERSION
 from edge_producer.trust import SERVER, DeviceFacts, VerifiedState, decide
 from edge_producer.trust.profile_documents import ProfileDocuments
 from edge_producer.updates.download import Downloads
@@ -157,4 +158,5 @@ class InstructionReader:
             highest_seq=self._progress.record.seq,
             installed=installer.pointer.active.releases,
             max_opset=MAX_OPSET,
+            runtime=RUNTIME_VERSION,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from edge_producer.updates.journal import Journal
+from edge_producer.updates.resource_limits import LimitCounts
 from edge_producer.updates.slots import ModelSlots
 from edge_producer.updates.update_states import UpdateRecord, after_restart
 from schemas.errors import BundleError
@@ -15,10 +16,16 @@ log = logging.getLogger(__name__)
 S = UpdateState
 
 
-def recovered(device_id: str, journal: Journal, slots: ModelSlots) -> UpdateRecord:
+def recovered(device_id: str, journal: Journal, slots: ModelSlots, limits: LimitCounts) -> UpdateRecord:
     """The record to go on from; a commit that was decided is carried out if the disk has room.
 
     What cannot be persisted now holds in memory, and ``Installer.advance`` does it again.
+
+    Args:
+        device_id: Named in logs.
+        journal: Holds the record.
+        slots: The device's sets.
+        limits: The kernel's counts now.
     """
     record = journal.load()
     if record is not None and record.attempt is not None:
@@ -26,9 +33,12 @@ def recovered(device_id: str, journal: Journal, slots: ModelSlots) -> UpdateReco
     if record is None:
         log.error("the record of updates is unreadable: restoring", extra={"device_id": device_id})
         detail = "the record of updates was unreadable"
-        return journal.try_save(UpdateRecord(state=S.RESTORING, seq=journal.accepted(), detail=detail))
+        anew = UpdateRecord(state=S.RESTORING, seq=journal.accepted(), detail=detail)
+        return journal.try_save(anew.started(limits)[0])
     pointer = slots.pointer()
-    following = after_restart(record, pointer.active if pointer.proven else None)
+    ended, (started, hit) = record.running, record.started(limits)
+    proven = pointer.active if pointer.proven else None
+    following = after_restart(started, proven, ended=ended, hit_limit=hit)
     attempt = following.attempt
     if following.state is S.WATCH and attempt is not None and attempt.wanted != pointer.active:
         following = following.to(S.RESTORING, detail="another set runs than the one that is watched")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from edge_producer.inference import RUNTIME
 from edge_producer.trust import SERVER
 from edge_producer.updates.profile_follower import ProfileFollower
 from edge_producer.updates.report_queue import ReportQueue
@@ -72,7 +73,7 @@ class UpdateReporter:
         report.profile_state.CopyFrom(self._profiles.state())
         if about_profile:
             self._profiles.put_into(report)
-        report.device_id, report.profile = access.device_id, self._profile
+        report.device_id, report.profile, report.runtime = access.device_id, self._profile, RUNTIME
         report.trusted_time_ms = int(access.time.now().timestamp() * 1000)
         if access.joined is not None:
             report.hardware = access.joined.join.hardware
@@ -106,7 +107,14 @@ def report_of(
         family: The device's model family.
         channel_only: Report the newest channel document, without the last attempt.
     """
-    report = pb.ReportRequest(state=record.state, channel_seq=record.seq, rollout_id=record.rollout_id)
+    report = pb.ReportRequest(
+        state=record.state,
+        channel_seq=record.seq,
+        rollout_id=record.rollout_id,
+        restarts=record.restarts,
+        out_of_memory=record.out_of_memory,
+        unclean_ends=record.unclean_ends,
+    )
     for name, release in pointer.active.releases.items():
         report.installed.append(
             pb.Installed(family=name, version=release.version, sha256=release.sha256 or "")

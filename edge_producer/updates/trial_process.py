@@ -2,7 +2,9 @@
 
 In: a line of JSON {bundle, profile}; then per window a line {device, no, shape, dtype} and the samples'
 bytes. Out, a line of JSON each: {ready} once the golden vectors hold, or {failed}; then {device, no, score,
-took_s}, with {outside} where a score is none. A crash here harms no other process. Ends with its input.
+took_s}, with {outside} where a score is none. A line {device, shape, active, reference} and a device's
+healthy windows ask what two models detect of faults: {device, faults} answers. A crash here harms no other
+process. Ends with its input.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from edge_producer.bundle import open_bundle
+from edge_producer.bundle import Bundle, open_bundle
+from edge_producer.golden_vectors import read_golden
 from edge_producer.inference import OnnxPredictor
+from edge_producer.updates.fault_trial import NO_EFFECTS, FaultTrial, TrialModel, compare_on_faults
+from edge_producer.window import Samples
 from schemas.errors import BundleError
 from schemas.profile import Profile
 from schemas.score_range import usable_score
@@ -34,25 +40,48 @@ def main() -> int:
     os.nice(NICENESS)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     request = json.loads(source.readline())
-    begun = time.perf_counter()
+    begun, profile = time.perf_counter(), Profile.model_validate(request["profile"])
     try:
         bundle = open_bundle(Path(request["bundle"]))
-        predictor = OnnxPredictor(bundle, Profile.model_validate(request["profile"]))
+        predictor = OnnxPredictor(bundle, profile)
     except BundleError as exc:
         _write(sink, {"failed": str(exc)})
         return EXIT_FAILED
     _write(sink, {"ready": True, "load_s": time.perf_counter() - begun})
     while line := source.readline():
-        _write(sink, _answer(predictor, json.loads(line), source))
+        request = json.loads(line)
+        samples = _samples(request, source)
+        if "active" in request:
+            _write(
+                sink,
+                {"device": request["device"], "faults": asdict(_faults(bundle, profile, request, samples))},
+            )
+        else:
+            _write(sink, _answer(predictor, request, samples))
     return EXIT_DONE
 
 
-def _answer(predictor: OnnxPredictor, request: Mapping[str, Any], source: BinaryIO) -> dict[str, Any]:
+def _samples(request: Mapping[str, Any], source: BinaryIO) -> Samples:
     shape = tuple(request["shape"])
     size = int(np.prod(shape)) * np.dtype("<f4").itemsize
     if not 0 <= size <= _MAX_SAMPLES_BYTES:
         raise SystemExit(EXIT_FAILED)
-    samples = np.frombuffer(source.read(size), dtype="<f4").reshape(shape)
+    return np.frombuffer(source.read(size), dtype="<f4").reshape(shape)
+
+
+def _faults(bundle: Bundle, profile: Profile, request: Mapping[str, Any], windows: Samples) -> FaultTrial:
+    effects = read_golden(bundle.golden, bundle.manifest.version).effects
+    if effects is None:
+        return FaultTrial(not_tried=NO_EFFECTS)
+    try:
+        old = TrialModel(open_bundle(Path(request["active"])), profile, request["reference"])
+        new = TrialModel(bundle, profile, None)
+        return compare_on_faults(old, new, windows, effects, profile.decision.alarm)
+    except BundleError as exc:
+        return FaultTrial(not_tried=str(exc)[:300])
+
+
+def _answer(predictor: OnnxPredictor, request: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
     begun = time.perf_counter()
     try:
         _, score = predictor.score(request["device"], samples)

@@ -18,7 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from edge_producer.model_switch import ScoredWindow
+from edge_producer.updates.fault_question import FaultQuestion
+from edge_producer.updates.fault_trial import FaultTrial
 from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.window import Samples, Window
 from schemas.profile import Profile
@@ -35,7 +39,14 @@ ANSWER_S = 10.0
 INPUT_S = 30.0
 """A trial that gets no window for so long, and four hops, after ``READY_S`` is deferred."""
 
+FAULTS_S = 60.0
+"""No answer on superposed faults for so long means a busy device."""
+
 TrialState = Literal["wait", "pass", "fail", "defer"]
+
+
+AskFaults = Callable[[], FaultQuestion | str]
+"""The question, once enough windows have been compared; or why nothing can be asked."""
 
 
 class TrialChild:
@@ -96,6 +107,13 @@ class TrialChild:
         self._queue.put((json.dumps(head).encode() + b"\n", samples.astype("<f4", copy=False).tobytes()))
         return True
 
+    def ask(self, device_id: str, question: FaultQuestion) -> None:
+        """Have faults superposed on a device's windows; the answer goes to its feed. Never blocks."""
+        windows = np.stack(question.windows).astype("<f4")
+        head = {"device": device_id, "shape": windows.shape, "active": str(question.active)}
+        line = json.dumps({**head, "reference": question.reference})
+        self._queue.put((line.encode() + b"\n", windows.tobytes()))
+
     def end(self) -> None:
         """End the process, by force if it does not end with its input."""
         self._queue.put(None)
@@ -135,7 +153,9 @@ class TrialChild:
             self._wake_all()
             return
         feed = self._feeds.get(answer["device"])
-        if feed is not None:
+        if feed is not None and "faults" in answer:
+            feed.compared_on_faults(FaultTrial(**answer["faults"]))
+        elif feed is not None:
             feed.answered(int(answer["no"]), answer["score"], float(answer["took_s"]))
 
     def _wake_all(self) -> None:
@@ -153,9 +173,11 @@ class TrialFeed:
         skip: Answers not counted at the beginning, while a generic model warms up.
         wake: Called when there is a new answer or the child changed its state; must not block.
         monotonic: Steady seconds, any origin; read by several threads.
+        ask_faults: Asked once the windows were good enough; None: no faults are superposed.
 
     Attributes:
         comparison: The newest counts; a new object with each answer.
+        faults: What both models detect of superposed faults; None: not answered yet.
         offered: Windows handed to the child.
         dropped: Windows left out because too many waited.
     """
@@ -168,9 +190,13 @@ class TrialFeed:
         skip: int,
         wake: Callable[[], None],
         monotonic: Callable[[], float],
+        ask_faults: AskFaults | None = None,
     ) -> None:
         self.device_id = device_id
         self.comparison = comparison
+        self.faults: FaultTrial | None = None
+        self._ask_faults = ask_faults
+        self._asked_s: float | None = None
         self.dropped = 0
         self.offered = 0
         self.wake = wake
@@ -194,7 +220,7 @@ class TrialFeed:
             return "fail", self.child.failure_reason
         state, reason = self.comparison.judge(wanted, early=False)
         if state != "wait":
-            return state, reason
+            return self._on_faults(now) if state == "pass" else (state, reason)
         if not self.child.ready:
             late = now - self._begun_s > READY_S
             return ("defer" if late else "wait"), f"the trial process was not ready within {READY_S:.0f} s"
@@ -204,9 +230,34 @@ class TrialFeed:
             return "defer", "no live windows came to try the model on"
         return "wait", ""
 
+    def to_status(self) -> dict[str, Any]:
+        """For the status file."""
+        faults = {} if self.faults is None else {"faults": self.faults.says}
+        return {**self.comparison.to_status(), **faults}
+
+    def _on_faults(self, now: float) -> tuple[TrialState, str]:
+        """As ``progress``, once the live windows were good enough."""
+        if self._ask_faults is None:
+            return "pass", ""
+        if self.faults is None and self._asked_s is None:
+            self._asked_s, question = now, self._ask_faults()
+            if isinstance(question, str):
+                self.faults = FaultTrial(not_tried=question)
+            else:
+                self.child.ask(self.device_id, question)
+        if self.faults is not None:
+            return self.faults.judge()
+        late = self._asked_s is not None and now - self._asked_s > FAULTS_S
+        return ("defer" if late else "wait"), f"the trial process did not try faults within {FAULTS_S:.0f} s"
+
+    def compared_on_faults(self, faults: FaultTrial) -> None:
+        """Take the child's answer on superposed faults."""
+        self.faults = faults
+        self.wake()
+
     def observe(self, window: Window, outcome: ScoredWindow) -> None:
-        """Hand a window to the child, if it is ready and keeps up."""
-        if not self.child.ready:
+        """Hand a window to the child, if it is ready, keeps up and has more to compare."""
+        if not self.child.ready or self._asked_s is not None:
             return
         self.offered += 1
         if not self._waiting:

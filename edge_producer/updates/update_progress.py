@@ -8,6 +8,7 @@ from collections.abc import Callable
 from edge_producer.updates.journal import Journal
 from edge_producer.updates.recovery import recovered
 from edge_producer.updates.report_retry import AddReport, ReportRetry
+from edge_producer.updates.resource_limits import limit_counts
 from edge_producer.updates.shadow_comparison import ShadowSummary
 from edge_producer.updates.slots import ModelSet, ModelSlots
 from edge_producer.updates.update_states import Attempt, Failure, UpdateRecord
@@ -43,7 +44,7 @@ class UpdateProgress:
         self._journal = journal
         self._now_s = now_s
         self._reports = ReportRetry(device_id, add_report)
-        self.record = recovered(device_id, journal, slots)
+        self.record = recovered(device_id, journal, slots, limit_counts())
 
     @property
     def attempt(self) -> Attempt:
@@ -82,12 +83,28 @@ class UpdateProgress:
         """Remember the newest channel document; returns whether it is a new one."""
         if seq <= self.record.seq:
             return False
-        self.save(self.record.model_copy(update={"seq": seq, "rollout_id": rollout_id}))
+        self.save(self.record.accept(seq, rollout_id))
         return True
 
     def may_try(self, wanted: ModelSet, seq: int) -> bool:
         """Whether no earlier failure forbids an attempt at a set now."""
         return self.record.may_try(wanted, seq, self._now_s())
+
+    def note_limit(self) -> bool:
+        """Count it if a process of the machine was killed for want of memory since the last count."""
+        now, before = limit_counts(), self.record.limits
+        if before is None or not before.model_copy(update={"bounded": False}).may_have_hit(now):
+            return False
+        counted = {"out_of_memory": self.record.out_of_memory + 1, "limits": now}
+        self.record = self.record.model_copy(update=counted)
+        return True
+
+    def ended(self) -> None:
+        """End in order: the next start does not count this end as unclean, nor a watch as crashed."""
+        record, attempt = self.record, self.record.attempt
+        if record.state is UpdateState.WATCH and attempt is not None and attempt.live:
+            record = record.to(UpdateState.WATCH, attempt=attempt.model_copy(update={"live": False}))
+        self.try_save(record.model_copy(update={"running": False}))
 
     # How an attempt ends with nothing changed ------------------------------------------------------------
 

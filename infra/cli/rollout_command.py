@@ -124,6 +124,12 @@ def status(
         if slices := _slice_rows(numbers):
             show_text("")
             show_table("slices", ["slice", "devices>", "worst", "p>", "what it shows…"], slices)
+        if without := found.get("trials", {}).get("not_on_faults"):
+            show_text("")
+            show_table("committed without a trial on faults", ["device", "why…"], list(without.items()))
+        if found.get("unfit"):
+            show_text("")
+            show_table("cannot take it, not offered", ["device", "why…"], list(found["unfit"].items()))
         if numbers["failures"]:
             show_text("")
             show_table("failed", ["device", "why…"], list(numbers["failures"].items()))

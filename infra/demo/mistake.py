@@ -89,7 +89,7 @@ def _mistaken(artifact: bytes, major: int) -> tuple[Manifest, bytes]:
 def _sign(settings: ModelSettings, manifest: Manifest, artifact: bytes) -> None:
     repository = TrustRepository(settings.repository, settings.proposals)
     role = model_role(manifest.name)
-    custom = TargetCustom(family=manifest.name, version=manifest.version, opset=manifest.opset)
+    custom = TargetCustom.of(manifest)
     trainer, gate = (load_online_key(settings.keys / holder, role) for holder in ("trainer", "gate"))
     model_targets.propose_model(repository, trainer, artifact, custom)
     model_targets.countersign_model(repository, gate, hashlib.sha256(artifact).hexdigest(), custom)

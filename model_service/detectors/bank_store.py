@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from model_service.models.fault_bank import GENERIC, BankFile, FaultBank, parse_bank
+from model_service.models.fault_bank import GENERIC, BankFile, FaultBank, load_fault_bank, parse_bank
 from schemas.durable import DISK
 from schemas.errors import BundleError, DatasetError
 from schemas.profile import Profile
@@ -46,6 +46,29 @@ def newest_bank_file(root: Path, profile: Profile) -> BankFile | None:
 def known_bank(root: Path, profile: str) -> str:
     """Digest of a profile's newest bank of known faults; empty: it has none."""
     return _named(root, f"{profile}{_KNOWN}")
+
+
+def device_bank(root: Path, profile: Profile) -> str:
+    """Digest of the bank whose effects a profile's bundles carry to devices; empty: none fits its features.
+
+    The bank that ships for the profile, else its known faults, else its generic ones: as the gates choose.
+    """
+    shipped = load_fault_bank(profile.name)
+    found = shipped.digest if shipped else known_bank(root, profile.name) or newest_bank(root, profile.name)
+    bank = bank_of(root, profile.name, found)
+    return found if bank is not None and bank.features == profile.feature_names else ""
+
+
+def bank_of(root: Path, profile: str, digest: str) -> FaultBank | None:
+    """The bank of a digest, whether it ships or is stored; None: the digest is empty.
+
+    Raises:
+        BundleError: It is missing or altered.
+    """
+    if not digest:
+        return None
+    shipped = load_fault_bank(profile)
+    return shipped if shipped is not None and shipped.digest == digest else stored_bank(root, digest)
 
 
 def _named(root: Path, name: str) -> str:

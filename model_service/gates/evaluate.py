@@ -25,6 +25,7 @@ from model_service.models.golden import golden_windows
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
 from model_service.models.training_rows import part_of, training_part
+from model_service.models.trial_effects import for_devices
 from schemas.errors import BundleError, DatasetError
 from schemas.manifest import Lineage
 from schemas.model_version import ModelVersion
@@ -129,15 +130,19 @@ def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, Score | None]:
         seed, major = manifest.training.seed, ModelVersion.parse(manifest.version).major
         if inputs.first:
             made = _first_again(inputs, manifest.lineage, seed, major)
-            return judge_rebuild(inputs.candidate, made.bundle), made.detector.score
+            return judge_rebuild(inputs.candidate, _for_devices(inputs, made.bundle)), made.detector.score
         rebuilt = _built_again(inputs, manifest.lineage, seed, major)
-        verdict = judge_rebuild(inputs.candidate, rebuilt)
+        verdict = judge_rebuild(inputs.candidate, _for_devices(inputs, rebuilt))
         if manifest.kind == "classifier":
             chosen = training_part(inputs.rows, inputs.profile)
             return verdict, train_classifier(chosen.rows, chosen.labels, seed).score
     except DatasetError as exc:
         return not_shown("rebuild", f"cannot be built again: {exc}"), None
     return verdict, detector_of(manifest).score
+
+
+def _for_devices(inputs: GateInputs, made: BundleFiles) -> BundleFiles:
+    return for_devices(made, inputs.profile, inputs.effects)
 
 
 def _built_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) -> BundleFiles:

@@ -106,7 +106,6 @@ class Gate:
         log.info("signed %s: %d gates passed", pending.version, len(verdicts))
 
     def _countersign(self, pending: PendingCandidate, manifest: Manifest) -> None:
-        family, version = pending.family, pending.version
-        signer = load_online_key(self._settings.keys / KEYS, model_role(family))
-        custom = TargetCustom(family=family, version=version, opset=manifest.opset)
-        countersign_model(open_repository(self._settings), signer, pending.sha256, custom)
+        signer = load_online_key(self._settings.keys / KEYS, model_role(pending.family))
+        repository = open_repository(self._settings)
+        countersign_model(repository, signer, pending.sha256, TargetCustom.of(manifest))

@@ -13,7 +13,7 @@ from feature_store.current_profiles import current_profiles
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import tables_read, training_rows
-from model_service.detectors.bank_store import known_bank, newest_bank, stored_bank
+from model_service.detectors.bank_store import bank_of, known_bank, newest_bank, stored_bank
 from model_service.detectors.import_store import stored_import
 from model_service.detectors.imported_bundle import ImportedModel
 from model_service.gates.verdict_store import PendingCandidate
@@ -45,6 +45,7 @@ class GateInputs:
         bank: Known faults; None: the profile has no bank.
         first: It was fitted on its rows alone, or others made it: no learnt champion to compare with.
         chosen_by: Generic faults that such a model was chosen by; None: it is none.
+        effects: The bank whose effects its bundle carries to devices; None: it carries none.
         imported: The file that it was made of, and windows to judge it on; None: it was trained.
     """
 
@@ -58,6 +59,7 @@ class GateInputs:
     bank: FaultBank | None
     first: bool = False
     chosen_by: FaultBank | None = None
+    effects: FaultBank | None = None
     imported: ImportedModel | None = None
 
 
@@ -104,6 +106,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         cohorts=cohorts,
         bank=_bank(settings, profile, pending.plan.bank),
         chosen_by=stored_bank(settings.root, pending.plan.bank) if pending.plan.bank else None,
+        effects=bank_of(settings.root, profile.name, pending.plan.effects),
         first=not champion.manifest.parameters or bool(pending.plan.bank),
         imported=_imported(settings, profile, pending.plan.imported),
     )

@@ -31,6 +31,7 @@ from model_service.models.runtime import OrtGraph
 from model_service.models.score_check import largest_excess, stretched_scores
 from model_service.models.score_stage import ScoreStage
 from model_service.models.training_rows import part_of
+from model_service.models.trial_effects import for_devices
 from schemas.errors import DatasetError
 from schemas.model_version import ModelVersion
 from schemas.score_range import ROUNDING
@@ -64,7 +65,7 @@ def _judge_rebuild(inputs: GateInputs, given: ImportedModel) -> GateVerdict:
         rebuilt = build_imported(inputs.profile, history, given, manifest.lineage, seed, major)
     except DatasetError as exc:
         return not_shown("rebuild", f"cannot be built again: {exc}")
-    return judge_rebuild(inputs.candidate, rebuilt)
+    return judge_rebuild(inputs.candidate, for_devices(rebuilt, inputs.profile, inputs.effects))
 
 
 def _judge_golden(inputs: GateInputs, graph: OrtGraph, score: ImportedScore) -> GateVerdict:

@@ -26,6 +26,8 @@ def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateV
             (manifest.window_samples, manifest.rate_hz),
             (profile.sampling.window_samples, profile.sampling.rate_hz),
         ),
+        "hardware": (manifest.hardware, profile.model.hardware),
+        "runtime": (manifest.runtime, profile.model.runtime),
         "score edges": (manifest.bin_edges.get("score"), champion.bin_edges.get("score")),
     }
     return _judge(FIT, pairs, "made for this profile")

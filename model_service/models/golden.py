@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.errors import BundleError
+from schemas.fault_effects import KEY, FaultEffects
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,12 +44,19 @@ class Golden:
             "features": _lists(self.features),
             "score": pa.array(self.score.astype(np.float32)),
         }
-        table = pa.table(columns).replace_schema_metadata(meta)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        data: bytes = sink.getvalue().to_pybytes()
-        return data
+        return _file(pa.table(columns).replace_schema_metadata(meta))
+
+
+def with_effects(data: bytes, effects: FaultEffects) -> bytes:
+    """Golden vectors that carry what faults do to the features, for the trial on devices.
+
+    Raises:
+        BundleError: These bytes are not golden vectors.
+    """
+    with _translated():
+        table = _table(data)
+        meta = {**(table.schema.metadata or {}), KEY.encode(): effects.to_text().encode()}
+        return _file(table.replace_schema_metadata(meta))
 
 
 def golden_windows(data: bytes) -> NDArray[np.float32]:
@@ -93,6 +101,14 @@ def _translated() -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, KeyError, ValueError) as exc:
         raise BundleError(f"the golden vectors cannot be read: {exc}") from exc
+
+
+def _file(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def _table(data: bytes) -> pa.Table:

@@ -18,6 +18,7 @@ from model_service.registry.database import Registry, note
 from model_service.registry.registry_tables import device_status, devices, rollouts
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.cohort_draw import draw
+from model_service.rollout.device_fit import unfit
 from model_service.rollout.observing import members
 from model_service.rollout.profile_rollouts import begin_profile
 from model_service.rollout.rollout_record import PROFILE, RolloutRecord
@@ -156,8 +157,9 @@ def begin(
     release = release_of(published(connection, record.version))
     baseline = baseline_of(connection, record.group, record.family, profiles)
     among = members(connection, record.group, record.family, policy, profiles.family)
+    cannot = unfit(connection, among, record.version)
     settings = settings_of(connection, record.group, record.family, profiles)
-    drawn = draw(record.rollout_id, list(among.values()), settings)
+    drawn = draw(record.rollout_id, [m for name, m in among.items() if name not in cannot], settings)
     planned = record.model_copy(
         update={
             "target": {**baseline, record.family: release},

@@ -162,6 +162,7 @@ class Observed:
         broad_elsewhere: Whether the newest broad document of the group is of another rollout (one that was
             superseded) and gives devices something else than this rollout's baseline.
         successor: Id of a draft that waits for this rollout to end; empty: none.
+        unfit: By device id, why a device of the group cannot take the model: it is no member.
         rates: None: there is no holdout, or the lake does not hold its rates.
         predicted: What the gate predicted of the new model; None: nothing, because it replaces none.
     """
@@ -173,6 +174,7 @@ class Observed:
     floors: Mapping[str, int] = field(default_factory=dict)
     broad_elsewhere: bool = False
     successor: str = ""
+    unfit: Mapping[str, str] = field(default_factory=dict)
     rates: AlarmRates | None = None
     predicted: PredictedAlarms | None = None
 

@@ -17,6 +17,7 @@ from model_service.registry.candidates import CandidateState
 from model_service.registry.registry_tables import channel_requests, commands, devices, reports, rollouts
 from model_service.rollout import rollout_store
 from model_service.rollout.alarm_rates import LakeRates
+from model_service.rollout.device_fit import unfit
 from model_service.rollout.device_progress import condensed
 from model_service.rollout.observed import DeviceReport, DeviceStatus, GroupMember, Observed, PairedShadow
 from model_service.rollout.paired_reading import paired_shadow
@@ -141,8 +142,11 @@ def observe(
         )
     newest = rollout_store.newest_published(connection, record.group)
     elsewhere = newest is not None and newest.rollout_id != record.rollout_id
+    among = members(connection, record.group, record.family, policy, family_of)
+    cannot = unfit(connection, among, record.version)
     return Observed(
-        members=members(connection, record.group, record.family, policy, family_of),
+        members={name: member for name, member in among.items() if name not in cannot},
+        unfit=cannot,
         reports=read.read(connection),
         statuses=device_statuses(connection, record.group),
         sent=[request.sent for request in rollout_store.requests(connection, record.rollout_id)],

@@ -16,6 +16,7 @@ from model_service.rollout.phase_judge import PhaseJudgement, judge
 from model_service.rollout.profile_rollouts import queued_behind
 from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
 from schemas.channel_documents import FleetPolicy, Release
+from schemas.updates import NOT_TRIED, TRIAL_SAYS
 
 Json = dict[str, Any]
 
@@ -45,6 +46,8 @@ def summary(
         "phase_name": phase_name(record),
         "phase_out_at": published,
         "members": len(observed.members),
+        "unfit": dict(observed.unfit),
+        "trials": _trials(observed, record.version),
         "numbers": judgement.numbers(),
         "channels": _channels(connection, record),
         "next": _next(record, observed, judgement, published, now),
@@ -148,6 +151,18 @@ def _head(record: RolloutRecord) -> Json:
         "ended_because": record.ended_because,
         "waived": list(record.waived),
     }
+
+
+def _trials(observed: Observed, version: str) -> Json:
+    """On how many devices the trial put faults on own windows, and by device why it could not."""
+    says = {}
+    for device, found in observed.reports.items():
+        about = [r for r in found if r.attempted == version and r.detail.startswith(TRIAL_SAYS)]
+        if about:
+            newest = max(about, key=lambda r: r.report_no)
+            says[device] = newest.detail.removeprefix(TRIAL_SAYS)
+    without = {d: why.removeprefix(NOT_TRIED) for d, why in says.items() if why.startswith(NOT_TRIED)}
+    return {"on_faults": len(says) - len(without), "not_on_faults": without}
 
 
 def _channels(connection: Connection, record: RolloutRecord) -> list[Json]:

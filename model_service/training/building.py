@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from model_service.detectors.bank_store import required_bank, stored_bank
+from model_service.detectors.bank_store import bank_of, required_bank, stored_bank
 from model_service.detectors.fitted_candidate import build_fitted_candidate, lake_history
 from model_service.detectors.import_store import newest_import, stored_import
 from model_service.detectors.imported_bundle import build_imported, is_imported
@@ -14,6 +14,7 @@ from model_service.detectors.kinds import detector_of
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.models.training_rows import part_of
+from model_service.models.trial_effects import for_devices
 from model_service.training.training_run import TrainingPlan, TrainingRun
 from schemas.manifest import Lineage, Manifest
 from schemas.profile import Profile
@@ -63,6 +64,20 @@ def candidate_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of th
         DatasetError: Too few rows, or a user's trainer fails.
         BundleError: The import is gone, or its scores leave [0, 1].
     """
+    made = _as_trained(root, profile, rows, plan, champion, lineage, seed, major)
+    return for_devices(made, profile, bank_of(root, profile.name, plan.effects))
+
+
+def _as_trained(  # noqa: PLR0913, PLR0917  (as ``candidate_bundle``)
+    root: Path,
+    profile: Profile,
+    rows: pa.Table,
+    plan: TrainingPlan,
+    champion: BundleFiles,
+    lineage: Lineage,
+    seed: int,
+    major: int,
+) -> BundleFiles:
     if plan.imported:
         given = stored_import(root, plan.imported, profile)
         history = lake_history(profile, part_of(rows, "train"))

@@ -33,7 +33,7 @@ class Proposer:
         Raises:
             OperatorError: The trainer has no key for this family, or the artifact is missing.
         """
-        custom = TargetCustom(family=manifest.family, version=manifest.version, opset=manifest.opset)
+        custom = TargetCustom.of(manifest)
         propose_model(self._repository, self._signer(manifest.family), self._artifact(sha256), custom)
 
     def renew_proposals(self, connection: Connection) -> int:

@@ -18,7 +18,7 @@ from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import TrainingSet, tables_read, training_rows
-from model_service.detectors.bank_store import fitted_families
+from model_service.detectors.bank_store import device_bank, fitted_families
 from model_service.models.bundle_files import BundleFiles
 from model_service.registry import candidates
 from model_service.registry.bundle_store import (
@@ -227,6 +227,7 @@ class Trainer:
             facts=dataset.training_set.facts,
             bank=bank,
             imported=imported,
+            effects=device_bank(self._settings.root, profile),
         )
         detail = {
             "cut": cut.id,

@@ -106,6 +106,7 @@ class TrainingPlan(RunDocument):
         facts: Further counts of the training set.
         bank: Digest of the generic faults that a model is chosen by which starts from no other; else empty.
         imported: Digest of the record of an imported model; empty: it is trained.
+        effects: Digest of the fault bank whose effects its bundle carries to devices; empty: it carries none.
     """
 
     selection: StoredSelection = Field(alias="wanted")
@@ -117,6 +118,7 @@ class TrainingPlan(RunDocument):
     facts: Mapping[str, int] = {}
     bank: str = ""
     imported: str = ""
+    effects: str = ""
 
 
 class RunChanges(TypedDict, total=False):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fschemas/proto/onnx_subset.proto\x12\x14\x65\x64geloop.onnx_subset\"\x89\x02\n\nModelProto\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12/\n\x05graph\x18\x07 \x01(\x0b\x32 .edgeloop.onnx_subset.GraphProto\x12>\n\x0copset_import\x18\x08 \x03(\x0b\x32(.edgeloop.onnx_subset.OperatorSetIdProto\x12>\n\rtraining_info\x18\x14 \x03(\x0b\x32\'.edgeloop.onnx_subset.TrainingInfoProto\x12\x36\n\tfunctions\x18\x19 \x03(\x0b\x32#.edgeloop.onnx_subset.FunctionProto\"5\n\x12OperatorSetIdProto\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"M\n\x11TrainingInfoProto\x12\x38\n\x0einitialization\x18\x01 \x01(\x0b\x32 .edgeloop.onnx_subset.GraphProto\"\x1d\n\rFunctionProto\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb8\x01\n\nGraphProto\x12-\n\x04node\x18\x01 \x03(\x0b\x32\x1f.edgeloop.onnx_subset.NodeProto\x12\x36\n\x0binitializer\x18\x05 \x03(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12\x43\n\x12sparse_initializer\x18\x0f \x03(\x0b\x32\'.edgeloop.onnx_subset.SparseTensorProto\"e\n\tNodeProto\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x37\n\tattribute\x18\x05 \x03(\x0b\x32$.edgeloop.onnx_subset.AttributeProto\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xe0\x02\n\x0e\x41ttributeProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x01t\x18\x05 \x01(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12+\n\x01g\x18\x06 \x01(\x0b\x32 .edgeloop.onnx_subset.GraphProto\x12\x32\n\x07tensors\x18\n \x03(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12\x30\n\x06graphs\x18\x0b \x03(\x0b\x32 .edgeloop.onnx_subset.GraphProto\x12>\n\rsparse_tensor\x18\x16 \x01(\x0b\x32\'.edgeloop.onnx_subset.SparseTensorProto\x12?\n\x0esparse_tensors\x18\x17 \x03(\x0b\x32\'.edgeloop.onnx_subset.SparseTensorProto\"i\n\x0bTensorProto\x12\x43\n\rexternal_data\x18\r \x03(\x0b\x32,.edgeloop.onnx_subset.StringStringEntryProto\x12\x15\n\rdata_location\x18\x0e \x01(\x05\"z\n\x11SparseTensorProto\x12\x31\n\x06values\x18\x01 \x01(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12\x32\n\x07indices\x18\x02 \x01(\x0b\x32!.edgeloop.onnx_subset.TensorProto\"4\n\x16StringStringEntryProto\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fschemas/proto/onnx_subset.proto\x12\x14\x65\x64geloop.onnx_subset\"\x89\x02\n\nModelProto\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12/\n\x05graph\x18\x07 \x01(\x0b\x32 .edgeloop.onnx_subset.GraphProto\x12>\n\x0copset_import\x18\x08 \x03(\x0b\x32(.edgeloop.onnx_subset.OperatorSetIdProto\x12>\n\rtraining_info\x18\x14 \x03(\x0b\x32\'.edgeloop.onnx_subset.TrainingInfoProto\x12\x36\n\tfunctions\x18\x19 \x03(\x0b\x32#.edgeloop.onnx_subset.FunctionProto\"5\n\x12OperatorSetIdProto\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"M\n\x11TrainingInfoProto\x12\x38\n\x0einitialization\x18\x01 \x01(\x0b\x32 .edgeloop.onnx_subset.GraphProto\"\x1d\n\rFunctionProto\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa3\x02\n\nGraphProto\x12-\n\x04node\x18\x01 \x03(\x0b\x32\x1f.edgeloop.onnx_subset.NodeProto\x12\x36\n\x0binitializer\x18\x05 \x03(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12\x33\n\x05input\x18\x0b \x03(\x0b\x32$.edgeloop.onnx_subset.ValueInfoProto\x12\x34\n\x06output\x18\x0c \x03(\x0b\x32$.edgeloop.onnx_subset.ValueInfoProto\x12\x43\n\x12sparse_initializer\x18\x0f \x03(\x0b\x32\'.edgeloop.onnx_subset.SparseTensorProto\"M\n\x0eValueInfoProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04type\x18\x02 \x01(\x0b\x32\x1f.edgeloop.onnx_subset.TypeProto\"\xa3\x02\n\tTypeProto\x12?\n\x0btensor_type\x18\x01 \x01(\x0b\x32*.edgeloop.onnx_subset.TypeProto.TensorType\x1a[\n\nTensorType\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12:\n\x05shape\x18\x02 \x01(\x0b\x32+.edgeloop.onnx_subset.TypeProto.TensorShape\x1a\x45\n\x0bTensorShape\x12\x36\n\x03\x64im\x18\x01 \x03(\x0b\x32).edgeloop.onnx_subset.TypeProto.Dimension\x1a\x31\n\tDimension\x12\x11\n\tdim_value\x18\x01 \x01(\x03\x12\x11\n\tdim_param\x18\x02 \x01(\t\"\x84\x01\n\tNodeProto\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x37\n\tattribute\x18\x05 \x03(\x0b\x32$.edgeloop.onnx_subset.AttributeProto\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xe0\x02\n\x0e\x41ttributeProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x01t\x18\x05 \x01(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12+\n\x01g\x18\x06 \x01(\x0b\x32 .edgeloop.onnx_subset.GraphProto\x12\x32\n\x07tensors\x18\n \x03(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12\x30\n\x06graphs\x18\x0b \x03(\x0b\x32 .edgeloop.onnx_subset.GraphProto\x12>\n\rsparse_tensor\x18\x16 \x01(\x0b\x32\'.edgeloop.onnx_subset.SparseTensorProto\x12?\n\x0esparse_tensors\x18\x17 \x03(\x0b\x32\'.edgeloop.onnx_subset.SparseTensorProto\"w\n\x0bTensorProto\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x43\n\rexternal_data\x18\r \x03(\x0b\x32,.edgeloop.onnx_subset.StringStringEntryProto\x12\x15\n\rdata_location\x18\x0e \x01(\x05\"z\n\x11SparseTensorProto\x12\x31\n\x06values\x18\x01 \x01(\x0b\x32!.edgeloop.onnx_subset.TensorProto\x12\x32\n\x07indices\x18\x02 \x01(\x0b\x32!.edgeloop.onnx_subset.TensorProto\"4\n\x16StringStringEntryProto\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,15 +40,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUNCTIONPROTO']._serialized_start=459
   _globals['_FUNCTIONPROTO']._serialized_end=488
   _globals['_GRAPHPROTO']._serialized_start=491
-  _globals['_GRAPHPROTO']._serialized_end=675
-  _globals['_NODEPROTO']._serialized_start=677
-  _globals['_NODEPROTO']._serialized_end=778
-  _globals['_ATTRIBUTEPROTO']._serialized_start=781
-  _globals['_ATTRIBUTEPROTO']._serialized_end=1133
-  _globals['_TENSORPROTO']._serialized_start=1135
-  _globals['_TENSORPROTO']._serialized_end=1240
-  _globals['_SPARSETENSORPROTO']._serialized_start=1242
-  _globals['_SPARSETENSORPROTO']._serialized_end=1364
-  _globals['_STRINGSTRINGENTRYPROTO']._serialized_start=1366
-  _globals['_STRINGSTRINGENTRYPROTO']._serialized_end=1418
+  _globals['_GRAPHPROTO']._serialized_end=782
+  _globals['_VALUEINFOPROTO']._serialized_start=784
+  _globals['_VALUEINFOPROTO']._serialized_end=861
+  _globals['_TYPEPROTO']._serialized_start=864
+  _globals['_TYPEPROTO']._serialized_end=1155
+  _globals['_TYPEPROTO_TENSORTYPE']._serialized_start=942
+  _globals['_TYPEPROTO_TENSORTYPE']._serialized_end=1033
+  _globals['_TYPEPROTO_TENSORSHAPE']._serialized_start=1035
+  _globals['_TYPEPROTO_TENSORSHAPE']._serialized_end=1104
+  _globals['_TYPEPROTO_DIMENSION']._serialized_start=1106
+  _globals['_TYPEPROTO_DIMENSION']._serialized_end=1155
+  _globals['_NODEPROTO']._serialized_start=1158
+  _globals['_NODEPROTO']._serialized_end=1290
+  _globals['_ATTRIBUTEPROTO']._serialized_start=1293
+  _globals['_ATTRIBUTEPROTO']._serialized_end=1645
+  _globals['_TENSORPROTO']._serialized_start=1647
+  _globals['_TENSORPROTO']._serialized_end=1766
+  _globals['_SPARSETENSORPROTO']._serialized_start=1768
+  _globals['_SPARSETENSORPROTO']._serialized_end=1890
+  _globals['_STRINGSTRINGENTRYPROTO']._serialized_start=1892
+  _globals['_STRINGSTRINGENTRYPROTO']._serialized_end=1944
 # @@protoc_insertion_point(module_scope)

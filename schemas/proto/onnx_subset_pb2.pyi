@@ -41,24 +41,65 @@ class FunctionProto(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class GraphProto(_message.Message):
-    __slots__ = ("node", "initializer", "sparse_initializer")
+    __slots__ = ("node", "initializer", "input", "output", "sparse_initializer")
     NODE_FIELD_NUMBER: _ClassVar[int]
     INITIALIZER_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     SPARSE_INITIALIZER_FIELD_NUMBER: _ClassVar[int]
     node: _containers.RepeatedCompositeFieldContainer[NodeProto]
     initializer: _containers.RepeatedCompositeFieldContainer[TensorProto]
+    input: _containers.RepeatedCompositeFieldContainer[ValueInfoProto]
+    output: _containers.RepeatedCompositeFieldContainer[ValueInfoProto]
     sparse_initializer: _containers.RepeatedCompositeFieldContainer[SparseTensorProto]
-    def __init__(self, node: _Optional[_Iterable[_Union[NodeProto, _Mapping]]] = ..., initializer: _Optional[_Iterable[_Union[TensorProto, _Mapping]]] = ..., sparse_initializer: _Optional[_Iterable[_Union[SparseTensorProto, _Mapping]]] = ...) -> None: ...
+    def __init__(self, node: _Optional[_Iterable[_Union[NodeProto, _Mapping]]] = ..., initializer: _Optional[_Iterable[_Union[TensorProto, _Mapping]]] = ..., input: _Optional[_Iterable[_Union[ValueInfoProto, _Mapping]]] = ..., output: _Optional[_Iterable[_Union[ValueInfoProto, _Mapping]]] = ..., sparse_initializer: _Optional[_Iterable[_Union[SparseTensorProto, _Mapping]]] = ...) -> None: ...
+
+class ValueInfoProto(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: TypeProto
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[TypeProto, _Mapping]] = ...) -> None: ...
+
+class TypeProto(_message.Message):
+    __slots__ = ("tensor_type",)
+    class TensorType(_message.Message):
+        __slots__ = ("elem_type", "shape")
+        ELEM_TYPE_FIELD_NUMBER: _ClassVar[int]
+        SHAPE_FIELD_NUMBER: _ClassVar[int]
+        elem_type: int
+        shape: TypeProto.TensorShape
+        def __init__(self, elem_type: _Optional[int] = ..., shape: _Optional[_Union[TypeProto.TensorShape, _Mapping]] = ...) -> None: ...
+    class TensorShape(_message.Message):
+        __slots__ = ("dim",)
+        DIM_FIELD_NUMBER: _ClassVar[int]
+        dim: _containers.RepeatedCompositeFieldContainer[TypeProto.Dimension]
+        def __init__(self, dim: _Optional[_Iterable[_Union[TypeProto.Dimension, _Mapping]]] = ...) -> None: ...
+    class Dimension(_message.Message):
+        __slots__ = ("dim_value", "dim_param")
+        DIM_VALUE_FIELD_NUMBER: _ClassVar[int]
+        DIM_PARAM_FIELD_NUMBER: _ClassVar[int]
+        dim_value: int
+        dim_param: str
+        def __init__(self, dim_value: _Optional[int] = ..., dim_param: _Optional[str] = ...) -> None: ...
+    TENSOR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    tensor_type: TypeProto.TensorType
+    def __init__(self, tensor_type: _Optional[_Union[TypeProto.TensorType, _Mapping]] = ...) -> None: ...
 
 class NodeProto(_message.Message):
-    __slots__ = ("op_type", "attribute", "domain")
+    __slots__ = ("input", "output", "op_type", "attribute", "domain")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     OP_TYPE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    input: _containers.RepeatedScalarFieldContainer[str]
+    output: _containers.RepeatedScalarFieldContainer[str]
     op_type: str
     attribute: _containers.RepeatedCompositeFieldContainer[AttributeProto]
     domain: str
-    def __init__(self, op_type: _Optional[str] = ..., attribute: _Optional[_Iterable[_Union[AttributeProto, _Mapping]]] = ..., domain: _Optional[str] = ...) -> None: ...
+    def __init__(self, input: _Optional[_Iterable[str]] = ..., output: _Optional[_Iterable[str]] = ..., op_type: _Optional[str] = ..., attribute: _Optional[_Iterable[_Union[AttributeProto, _Mapping]]] = ..., domain: _Optional[str] = ...) -> None: ...
 
 class AttributeProto(_message.Message):
     __slots__ = ("name", "t", "g", "tensors", "graphs", "sparse_tensor", "sparse_tensors")
@@ -79,12 +120,14 @@ class AttributeProto(_message.Message):
     def __init__(self, name: _Optional[str] = ..., t: _Optional[_Union[TensorProto, _Mapping]] = ..., g: _Optional[_Union[GraphProto, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[TensorProto, _Mapping]]] = ..., graphs: _Optional[_Iterable[_Union[GraphProto, _Mapping]]] = ..., sparse_tensor: _Optional[_Union[SparseTensorProto, _Mapping]] = ..., sparse_tensors: _Optional[_Iterable[_Union[SparseTensorProto, _Mapping]]] = ...) -> None: ...
 
 class TensorProto(_message.Message):
-    __slots__ = ("external_data", "data_location")
+    __slots__ = ("name", "external_data", "data_location")
+    NAME_FIELD_NUMBER: _ClassVar[int]
     EXTERNAL_DATA_FIELD_NUMBER: _ClassVar[int]
     DATA_LOCATION_FIELD_NUMBER: _ClassVar[int]
+    name: str
     external_data: _containers.RepeatedCompositeFieldContainer[StringStringEntryProto]
     data_location: int
-    def __init__(self, external_data: _Optional[_Iterable[_Union[StringStringEntryProto, _Mapping]]] = ..., data_location: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., external_data: _Optional[_Iterable[_Union[StringStringEntryProto, _Mapping]]] = ..., data_location: _Optional[int] = ...) -> None: ...
 
 class SparseTensorProto(_message.Message):
     __slots__ = ("values", "indices")

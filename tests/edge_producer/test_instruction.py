@@ -49,7 +49,7 @@ def verified(*channels: ChannelDocument, policy=None, custom=None, sha256=MODEL.
 
 def facts(highest_seq=0, hardware="x86", max_opset=21, installed=FACTORY) -> DeviceFacts:
     return DeviceFacts(
-        "dev-1", "site", hardware, ("machine",), highest_seq, {"machine": installed}, max_opset
+        "dev-1", "site", hardware, ("machine",), highest_seq, {"machine": installed}, max_opset, "1.32.0"
     )
 
 
@@ -126,12 +126,28 @@ def test_a_factory_release_is_never_refused():
         ({"hardware": ("x86", "arm")}, None),
         ({"hardware": ("arm",)}, Attack.WRONG_HARDWARE),
         ({"hardware": ()}, None),
+        ({"runtime": ">=1.32,<2"}, None),
+        ({"runtime": "<1.32"}, Attack.WRONG_HARDWARE),
+        ({"runtime": ""}, None),
         ({"family": "pump"}, Attack.MIX_AND_MATCH),
         ({"version": "machine-5.11111111"}, Attack.MIX_AND_MATCH),
     ],
 )
 def test_a_release_fits_only_the_hardware_runtime_and_name_that_were_signed(changes, seen):
     assert attack_seen(verified(channel(), custom=custom_of(**changes))) is seen
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"hardware": ("arm", "ppc")}, "refused: hardware x86: machine-1.00000001 runs on arm, ppc"),
+        ({"runtime": ">=2"}, "refused: runtime onnxruntime 1.32.0: machine-1.00000001 runs on >=2"),
+    ],
+)
+def test_a_refusal_names_what_the_device_is_and_what_the_release_runs_on(changes, why):
+    with pytest.raises(TrustError) as refused:
+        decide(verified(channel(), custom=custom_of(**changes)), facts(), NOW)
+    assert str(refused.value).replace(MODEL.version, "machine-1.00000001") == why
 
 
 def test_other_bytes_than_the_models_role_signed_are_mix_and_match():

@@ -276,6 +276,27 @@ def test_two_crashes_under_watch_restore_the_earlier_model_offline(service, sett
     rig.close()
 
 
+def test_a_process_that_is_killed_in_a_trial_tries_the_same_model_again_once(service, settings, resources):
+    release = service.sign(candidate(1))
+    service.instruct(release)
+    endless = quick_machine(trial_windows=10_000)
+    rig = UpdaterRig(settings, endless, resources=resources)
+    rig.drive(lambda: rig.state == "trial")
+    rig.updater.stop()  # the agents are not closed: to the record the process was killed
+    again = UpdaterRig(settings, endless, resources=resources)
+    again.drive(lambda: again.state == "trial", what="the same model on trial again")
+    again.drive(lambda: service.reports["m-1"][-1].unclean_ends == 1, what="a report of the end")
+    assert "restored" not in service.results("m-1")
+    again.updater.stop()
+    with UpdaterRig(settings, endless, resources=resources) as third:
+        third.drive(lambda: "restored" in service.results("m-1"), what="a failure")
+        report = service.reports["m-1"][-1]
+        assert (report.restarts, report.unclean_ends, report.out_of_memory) == (2, 2, 0)
+        assert report.runtime.startswith("onnxruntime ")
+        assert "ended 2 times" in report.detail
+        assert (third.version, third.state) == (service.factory.version, "restored")
+
+
 def test_ends_in_order_are_no_crashes(service, settings, resources):
     release = service.sign(candidate(1))
     service.instruct(release)

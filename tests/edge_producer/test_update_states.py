@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_producer.updates.resource_limits import LimitCounts, limit_counts
 from edge_producer.updates.schedule import LONGEST_S, Backoff
 from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.updates.slots import ModelSet
@@ -251,3 +252,96 @@ def test_a_score_at_the_rule_is_an_alarm_and_one_that_took_the_whole_hop_is_in_t
     both = compared([(profile_rule, profile_rule, hop_s)])
     assert (both.old_alarms, both.new_alarms, both.missed) == (1, 1, 0)
     assert compared([(0.1, 0.1, hop_s * 1.001)]).missed == 1
+
+
+BEFORE = LimitCounts(boot="b-1", machine=4, group=1)
+
+
+def started(now: LimitCounts = BEFORE, **given) -> tuple[UpdateRecord, bool]:
+    return UpdateRecord(limits=BEFORE, **given).started(now)
+
+
+def killed(state: UpdateState, now: LimitCounts = BEFORE, **given) -> UpdateRecord:
+    """What the next process makes of a record whose process was killed."""
+    given.setdefault("attempt", attempt(live=state is UpdateState.WATCH))
+    left = record(state, limits=BEFORE, running=True, **given)
+    counted, hit = left.started(now)
+    return after_restart(counted, ended=True, hit_limit=hit)
+
+
+@pytest.mark.parametrize("state", [UpdateState.TRIAL, UpdateState.WATCH])
+def test_one_kill_under_a_new_model_is_excused_and_a_second_one_counts(state):
+    once = killed(state)
+    assert (once.result, once.failed, once.attempt.crashes) == (None, {}, 1)
+    again = once if state is UpdateState.WATCH else once.begin(attempt(), UpdateState.STAGED).to(state)
+    twice = killed(state, attempt=again.attempt)
+    assert (twice.state, twice.failed[NEW.digest].kind) == (UpdateState.RESTORING, "final")
+    assert "ended 2 times" in twice.detail
+
+
+def test_an_attempt_that_was_excused_in_its_trial_is_tried_again_and_goes_on_counting():
+    excused = killed(UpdateState.TRIAL)
+    assert excused.state is UpdateState.IDLE
+    assert excused.may_try(NEW, 3, 0.0)
+    newer = attempt().model_copy(update={"seq": 9})
+    assert excused.begin(newer, UpdateState.STAGED).attempt.crashes == 1, "the next phase is the same offer"
+    other = attempt().model_copy(update={"rollout_id": "another"})
+    assert excused.begin(other, UpdateState.STAGED).attempt.crashes == 0
+
+
+@pytest.mark.parametrize("state", [UpdateState.TRIAL, UpdateState.WATCH])
+@pytest.mark.parametrize(
+    "now", [LimitCounts(boot="b-1", machine=5, group=1), LimitCounts(boot="b-1", machine=4, group=2)]
+)
+def test_a_kill_for_want_of_memory_is_not_excused(state, now):
+    ended = killed(state, now)
+    assert ended.failed[NEW.digest].kind == "final"
+    assert (ended.out_of_memory, ended.unclean_ends) == (1, 1)
+    assert "resource limit" in ended.detail
+
+
+def test_an_end_under_a_limit_of_its_own_is_not_excused_unless_the_machine_went_down():
+    bounded = BEFORE.model_copy(update={"bounded": True})
+    left = record(UpdateState.TRIAL, limits=bounded, running=True)
+    assert left.started(bounded)[1]
+    assert not left.started(bounded.model_copy(update={"boot": "b-2", "machine": 900}))[1]
+
+
+def test_a_kill_before_the_trial_is_no_crash():
+    fetching = killed(UpdateState.FETCHING)
+    assert (fetching.attempt.crashes, fetching.unclean_ends) == (0, 1)
+
+
+def test_restarts_are_counted_since_the_newest_rollout_and_ends_in_order_are_not_unclean():
+    first, _ = UpdateRecord().started(BEFORE)
+    assert (first.restarts, first.unclean_ends) == (0, 0), "the first start is no restart"
+    orderly, _ = first.model_copy(update={"running": False}).started(BEFORE)
+    assert (orderly.restarts, orderly.unclean_ends) == (1, 0)
+    cut, _ = orderly.started(BEFORE)
+    assert (cut.restarts, cut.unclean_ends) == (2, 1)
+    same = cut.accept(7, cut.rollout_id)
+    assert (same.seq, same.restarts) == (7, 2)
+    another = cut.accept(8, "next")
+    assert (another.restarts, another.unclean_ends, another.running) == (0, 0, True)
+
+
+def test_a_record_of_a_device_that_never_restarted_has_the_keys_of_release_0_2_0():
+    kept = json.loads(record(UpdateState.WATCH).model_dump_json())
+    assert not {"running", "restarts", "unclean_ends", "out_of_memory", "limits"} & set(kept)
+    counted, _ = record(UpdateState.WATCH, limits=BEFORE, running=True).started(BEFORE)
+    assert parse_record(counted.model_dump_json().encode()) == counted
+
+
+def test_the_counts_are_those_of_the_kernel(tmp_path):
+    """The files of a process in a control group of a service manager."""
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "groups/system.slice/edge.service").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("b-7\n")
+    (tmp_path / "proc/vmstat").write_text("nr_free_pages 17\noom_kill 5\n")
+    (tmp_path / "proc/self/cgroup").write_text("0::/system.slice/edge.service\n")
+    (tmp_path / "groups/system.slice/edge.service/memory.events").write_text("oom 3\noom_kill 2\n")
+    counts = limit_counts(tmp_path / "proc", tmp_path / "groups")
+    assert (counts.boot, counts.machine, counts.group) == ("b-7", 5, 2)
+    blind = limit_counts(tmp_path / "none", tmp_path / "none")
+    assert (blind.boot, blind.machine, blind.group) == ("", 0, 0)

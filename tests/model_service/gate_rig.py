@@ -56,7 +56,8 @@ class GateRig:
             story: What happens to the machines.
             moved: Channels that the training may move.
             propose: Sign with the trainer's key.
-            changed: ``bundle``: a function that alters the candidate before it is handed in.
+            changed: ``bundle``: a function that alters the candidate before it is handed in; ``plan``: more
+                of its run's plan.
         """
         lake = machine_lake(self.settings.lake_root)
         ProfileRegistry(lake).register(unhurried())
@@ -80,7 +81,11 @@ class GateRig:
             bundle,
             sha256,
             length,
-            {"wanted": stored_selection(selection).model_dump(mode="json"), "moved": list(moved)},
+            {
+                "wanted": stored_selection(selection).model_dump(mode="json"),
+                "moved": list(moved),
+                **changed.get("plan", {}),
+            },
         )
         if propose:
             self.propose(bundle, sha256)

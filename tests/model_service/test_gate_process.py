@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from feature_store.cut_store import CutStore
@@ -13,6 +15,8 @@ from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
 from model_service.gates.gate import Gate
 from model_service.models.bundle_files import build_bundle
+from model_service.models.fault_bank import load_fault_bank
+from model_service.models.trial_effects import for_devices
 from model_service.registry.bundle_store import store_artifact
 from model_service.registry.registry_tables import candidates, runs
 from model_service.trust.ceremony import open_repository
@@ -21,7 +25,7 @@ from schemas.channel_documents import artifact_path
 from schemas.errors import OperatorError, RetryableError
 from tests.model_service.drifting_fleets import HARMLESS, drift_rows, fleet, land, sent_rows, store
 from tests.model_service.gate_rig import PIN, GateRig
-from tests.model_service.regimes import CHAMPION, unhurried, warmer, worn
+from tests.model_service.regimes import CHAMPION, MACHINE, unhurried, warmer, worn
 from tests.model_service.trainer_rig import TrainerRig
 from tests.waiting import wait_until
 
@@ -49,6 +53,24 @@ def test_a_better_candidate_gets_the_second_signature(rig):
     assert rig.verdicts()["quality"]["low"] > 0
     assert rig.steps() == ["gates_passed"]
     assert not rig.gate.step()
+
+
+def test_a_bundle_carries_exactly_the_fault_effects_that_its_run_plans(rig):
+    """A trainer that is turned could send devices faults that any model detects."""
+    bank = load_fault_bank("machine")
+    plan = {"effects": bank.digest}
+    rig.train(warmer(), plan=plan, bundle=lambda made: for_devices(made, MACHINE, bank))
+    rig.gate.step()
+    assert rig.state() == "signed", rig.verdicts()
+
+
+def test_a_bundle_with_other_fault_effects_than_planned_is_refused(rig):
+    easy = replace(load_fault_bank("machine"), effects={"easy": {1.0: np.full((1, 10), 5.0)}})
+    plan = {"effects": load_fault_bank("machine").digest}
+    rig.train(warmer(), plan=plan, bundle=lambda made: for_devices(made, MACHINE, easy))
+    rig.gate.step()
+    assert rig.state() == "refused"
+    assert "golden.arrow" in rig.verdicts()["rebuild"]["detail"]["says"]
 
 
 def test_a_refused_candidate_stays_with_its_reasons_and_without_a_signature(rig):

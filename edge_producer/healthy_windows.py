@@ -1,0 +1,49 @@
+"""A device's own recent healthy windows, for trials of new models. They stay in memory, and on the device."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_producer.window import Samples
+
+MAX_WINDOWS = 24
+MAX_BYTES = 256 * 1024
+"""Most memory for the windows of one device; fewer windows are kept where they are large."""
+EVERY = 8
+"""Once as many windows are kept as may be, only every eighth healthy one replaces the oldest."""
+
+
+class HealthyWindows:
+    """The newest complete windows that the model in force took for healthy.
+
+    The sensing thread adds; any thread may read.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Samples, ...] = ()
+        self._since = 0
+
+    @property
+    def newest(self) -> tuple[Samples, ...]:
+        """The windows kept, oldest first, each of shape (W, C)."""
+        return self._kept
+
+    def add(self, samples: Samples, score: float | None, alarm: float) -> None:
+        """Keep a window if it is healthy, complete and due.
+
+        Args:
+            samples: Shape (W, C); copied, because a source may have cut them from something larger.
+            score: Of the model in force; None where there is none.
+            alarm: Score from which a window is no healthy one.
+        """
+        if score is None or score >= alarm:
+            return
+        room = min(MAX_WINDOWS, MAX_BYTES // max(samples.nbytes, 1))
+        if len(self._kept) >= room:
+            self._since += 1
+            if not room or self._since < EVERY:
+                return
+        if not np.isfinite(samples).all():
+            return
+        self._since = 0
+        self._kept = (*self._kept, samples.copy())[-room:]

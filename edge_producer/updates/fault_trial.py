@@ -1,0 +1,189 @@
+"""Superposes faults on a device's own healthy windows, and compares what two models detect there.
+
+Golden vectors only repeat what a model's maker sent. Whether a model still detects faults on this machine
+shows on this machine's windows. Faults are effects on features (``schemas.fault_effects``), so they are put
+between the part of a graph that computes features and the part that scores them.
+
+A model's recall is the lower of two: on the features as they are, and on the same features moved so that
+their level is the one that the model takes for usual. Where a machine's regime has shifted, the older model
+alarms nearly everywhere, whatever the fault: that is no detection that a recalibrated model could lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.bundle import Bundle
+from edge_producer.inference import OnnxSession, feature_columns
+from edge_producer.window import Floats, Samples
+from schemas.fault_effects import FaultEffects
+from schemas.manifest import ANY_FEATURESET
+from schemas.profile import Profile
+from schemas.score_part import score_part
+from schemas.updates import NOT_TRIED
+
+MAX_LOSS = 0.3
+"""Largest loss of recall against the model in force with which a new model is committed."""
+LEAST_WINDOWS = 8
+"""Healthy windows below which nothing is compared."""
+NO_EFFECTS = "no fault effects"
+"""Why nothing is compared where a bundle brings none: one of 0.2.0, or a model that reads raw windows."""
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultTrial:
+    """What the two models detect.
+
+    Attributes:
+        windows: Healthy windows that the faults were superposed on.
+        old, new: Recall: mean over kinds of faults of the share of windows with a score at the mildest rule.
+        old_here, new_here: The same on the features as they are alone.
+        worst: Kind of fault on which the new model loses most.
+        worst_loss: How much it loses there.
+        faulty: Windows times faults.
+        old_detected, new_detected, both_detected: Those of them that each model, and both, detect.
+        not_tried: Why nothing was compared; empty: it was.
+    """
+
+    windows: int = 0
+    old: float = 0.0
+    new: float = 0.0
+    old_here: float = 0.0
+    new_here: float = 0.0
+    worst: str = ""
+    worst_loss: float = 0.0
+    faulty: int = 0
+    old_detected: int = 0
+    new_detected: int = 0
+    both_detected: int = 0
+    not_tried: str = ""
+
+    def judge(self) -> tuple[Literal["pass", "fail"], str]:
+        """Whether the new model may be committed, and the reason where it may not."""
+        if self.not_tried or self.old - self.new <= MAX_LOSS:
+            return "pass", ""
+        return "fail", (
+            f"{self.says}: a loss of {self.old - self.new:.0%}, {MAX_LOSS:.0%} are allowed "
+            f"(most of all on {self.worst}: {self.worst_loss:.0%})"
+        )
+
+    @property
+    def says(self) -> str:
+        """The outcome for a person."""
+        if self.not_tried:
+            return f"{NOT_TRIED}{self.not_tried}"
+        return (
+            f"with faults on {self.windows} own windows the new model detects {self.new:.0%}, "
+            f"the one before {self.old:.0%}"
+        )
+
+
+class TrialModel:
+    """A model as a trial runs it: features of windows, and scores of features that were changed.
+
+    Args:
+        bundle: The model.
+        profile: Gives channels and features.
+        reference: ``center`` and ``spread`` of the device, for a generic model; None for any other.
+
+    Attributes:
+        usual: Level of each feature that the model takes for usual, shape (F,); NaN where it names none.
+
+    Raises:
+        BundleError: The graph does not load, or its score depends on more than its features.
+    """
+
+    def __init__(
+        self, bundle: Bundle, profile: Profile, reference: Mapping[str, Sequence[float]] | None
+    ) -> None:
+        manifest, names = bundle.manifest, profile.feature_names
+        self._generic = manifest.featureset == ANY_FEATURESET
+        self._extra: dict[str, NDArray[Any]] = {}
+        baselines = [manifest.baselines.get(name) for name in names]
+        self.usual: Doubles = np.array([np.nan if b is None else b.mean for b in baselines])
+        if self._generic and reference is not None:
+            given = {name: np.array(reference[name], dtype=np.float32) for name in ("center", "spread")}
+            self._extra = {"columns": feature_columns(profile), **given}
+            self.usual = given["center"].astype(np.float64)
+        part = score_part(bundle.model, len(names), manifest.version, also=self._extra)
+        self._whole = OnnxSession(bundle)
+        self._part = OnnxSession(replace(bundle, model=part))
+
+    def features(self, windows: Samples) -> Doubles:
+        """Features of windows (n, W, C), shape (n, F)."""
+        rows = [self._whole.run(w[np.newaxis].astype(np.float32), self._extra)[0][0] for w in windows]
+        return np.array(rows, dtype=np.float64)
+
+    def at_usual(self, features: Doubles, logged: NDArray[np.bool_]) -> Doubles:
+        """Rows (n, F) moved so that their level is the usual one, by a factor where ``logged``."""
+        level = np.median(features, axis=0) if self._generic else features.mean(axis=0)
+        known = np.isfinite(self.usual) & np.isfinite(level)
+        scaled = known & logged & (level > 0) & (self.usual > 0)
+        factor = np.divide(self.usual, level, out=np.ones_like(level), where=scaled)
+        return np.asarray(features * factor + np.where(known & ~logged, self.usual - level, 0.0))
+
+    def detects(self, rows: Floats, alarm: float) -> NDArray[np.bool_]:
+        """Which rows (..., F) score at ``alarm`` or above; a row without a score is not detected."""
+        scores = self._part.score_rows(rows.reshape(-1, rows.shape[-1]), self._extra)
+        return np.asarray(np.nan_to_num(scores, nan=-1.0) >= alarm).reshape(rows.shape[:-1])
+
+
+def compare_on_faults(
+    old: TrialModel, new: TrialModel, windows: Samples, effects: FaultEffects, alarm: float
+) -> FaultTrial:
+    """What two models detect of faults that are superposed on the same windows.
+
+    Args:
+        old: The model in force.
+        new: The one on trial.
+        windows: Healthy ones of the device, shape (n, W, C).
+        effects: The faults.
+        alarm: Score from which a window counts as an alarm, of either model.
+
+    Raises:
+        BundleError: A graph does not take these windows or rows.
+    """
+    old_here, old_least = _detected(old, windows, effects, alarm)
+    new_here, new_least = _detected(new, windows, effects, alarm)
+    before, after = (_recalls(found, effects) for found in (old_least, new_least))
+    worst = max(before, key=lambda kind: before[kind] - after[kind])
+    return FaultTrial(
+        windows=len(windows),
+        old=_mean(before),
+        new=_mean(after),
+        old_here=_mean(_recalls(old_here, effects)),
+        new_here=_mean(_recalls(new_here, effects)),
+        worst=worst,
+        worst_loss=before[worst] - after[worst],
+        faulty=old_least.size,
+        old_detected=int(old_least.sum()),
+        new_detected=int(new_least.sum()),
+        both_detected=int((old_least & new_least).sum()),
+    )
+
+
+def _detected(
+    model: TrialModel, windows: Samples, effects: FaultEffects, alarm: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which windows with which effects a model detects, shape (effects, n): as they are, and at the least."""
+    features = model.features(windows)
+    rows = features, model.at_usual(features, effects.logged)
+    here, at_usual = (model.detects(effects.inject(given), alarm) for given in rows)
+    return here, min((here, at_usual), key=lambda found: _mean(_recalls(found, effects)))
+
+
+def _recalls(found: NDArray[np.bool_], effects: FaultEffects) -> dict[str, float]:
+    """Share detected, by kind of fault."""
+    shares, kinds = found.mean(axis=1), np.array(effects.kinds)
+    return {kind: float(shares[kinds == kind].mean()) for kind in dict.fromkeys(effects.kinds)}
+
+
+def _mean(recalls: Mapping[str, float]) -> float:
+    return sum(recalls.values()) / len(recalls)

@@ -35,9 +35,14 @@ def labels_as_of(known_at: datetime) -> str:
 
     A label replaces only labels of its own device, and a replaced label stays replaced.
     """
+    return labels_in_force(f"known_at <= {instant(known_at)}")
+
+
+def labels_in_force(known: str = "true") -> str:
+    """The same of all labels of the cut that fulfil an SQL condition."""
     return f"""
     WITH stated AS (
-        SELECT * FROM labels WHERE known_at <= {instant(known_at)}
+        SELECT * FROM labels WHERE {known}
         QUALIFY row_number() OVER (
             PARTITION BY label_id ORDER BY known_at DESC, _partition DESC, _offset DESC, _row DESC) = 1
     ), replaced AS (

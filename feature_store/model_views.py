@@ -1,16 +1,15 @@
-"""SQL of the views on models: versions, how they scored, and how two that scored the same windows compare."""
+"""SQL of the views on models: versions, and how two that scored the same windows compare."""
 
 # ruff: noqa: S608  # the SQL is made of constants
 
 from __future__ import annotations
 
 from feature_store import duck
-from schemas.manifest import SCORE_EDGES
 
 _VERSION = r"^(.+)-\d+\.[0-9a-f]{8}$"
 """Lifecycle subjects of this form are model versions; others are runs and rollouts."""
 
-_MEAN_SCORE = "greatest(0, least(1, mean))"
+MEAN_SCORE = "greatest(0, least(1, mean))"
 """A mean outside [0, 1] is that of no score; as it comes, it would move or break the figures of a fleet."""
 
 MODEL_VERSIONS = f"""
@@ -36,28 +35,10 @@ SELECT model_version, nullif(regexp_extract(model_version, '{_VERSION}', 1), '')
     coalesce(landed, 0) AS "rows", coalesce(steps, []) AS steps, last_step, last_step_at
 FROM ran FULL JOIN history USING (model_version)"""
 
-
-def _at_least(score: float) -> str:
-    """Share of windows at or above an edge; bins are closed below, as devices count them."""
-    first = SCORE_EDGES.index(score) + 2  # SQL counts from 1, and the first bin lies below the first edge
-    bins = len(SCORE_EDGES) + 1
-    counted = f"len(bin_counts) = {bins}"
-    above = f"list_sum(bin_counts[{first}:{bins}])"
-    return f"sum({above}) FILTER ({counted}) / nullif(sum(n) FILTER ({counted}), 0)"
-
-
-MODEL_PERFORMANCE = f"""
-SELECT profile, model_version, period_start, period_s, count(DISTINCT device_id) AS devices,
-    {duck.total("n")} AS windows, {duck.total("n_missing")} AS missing,
-    sum(n * {_MEAN_SCORE}) / nullif(sum(n), 0) AS mean_score,
-    {_at_least(0.45)} AS share_045, {_at_least(0.6)} AS share_06, {_at_least(0.9)} AS share_09
-FROM summaries WHERE feature = 'score'
-GROUP BY profile, model_version, period_start, period_s"""
-
 MODEL_COMPARISONS = f"""
 WITH scored AS (
     SELECT profile, model_version, device_id, boot_id, period_start, sum(n) AS n,
-        sum(n * {_MEAN_SCORE}) / nullif(sum(n), 0) AS mean
+        sum(n * {MEAN_SCORE}) / nullif(sum(n), 0) AS mean
     FROM summaries WHERE feature = 'score' GROUP BY ALL
 ), paired AS (
     -- Joined by n too: unequal counts mean that the two scored different windows of the period, as before and

@@ -14,7 +14,9 @@ from feature_store.damage_list import DamagedFile
 from feature_store.data_file import origin
 from feature_store.labels import LABELLER
 from feature_store.lineage_view import LINEAGE
-from feature_store.model_views import MODEL_COMPARISONS, MODEL_PERFORMANCE, MODEL_VERSIONS
+from feature_store.model_views import MODEL_COMPARISONS, MODEL_VERSIONS
+from feature_store.performance_view import model_performance
+from feature_store.release_view import OUTCOMES
 from feature_store.retired_sql import RETIRED_NOW, corrected_aggregates_sql
 from feature_store.sound_cut import SoundCut
 from schemas.boot_ids import GATEWAY
@@ -68,8 +70,9 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
         "cut": _cut(cut),
         JOB_PROGRESS.name: _job_progress(cut),
         "model_versions": MODEL_VERSIONS,
-        "model_performance": MODEL_PERFORMANCE,
+        "model_performance": model_performance(profiles.values()),
         "model_comparisons": MODEL_COMPARISONS,
+        "release_outcomes": OUTCOMES,
         "lineage": LINEAGE,
         "damaged_files": _damaged_files(sound.left_out),
     }

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from model_service.registry.candidates import CandidateState as CandidateState
     from model_service.registry.database import Registry as Registry
     from model_service.registry.registry_moment import require_registry as require_registry
+    from model_service.rollout import loop_times as loop_times
+    from model_service.rollout import paired_quality as paired_quality
     from model_service.rollout import profile_push as profile_push
+    from model_service.rollout import release_gain as release_gain
     from model_service.rollout import rollout_store as rollout_store
     from model_service.rollout import rollout_summary as rollout_summary
     from model_service.rollout.profile_push import ProfilePush as ProfilePush
@@ -112,13 +115,16 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "labelled_bank": ("model_service.detectors.labelled_bank", None),
     "lake_fit": ("model_service.detectors.lake_fit", None),
     "load_online_key": ("model_service.trust.keys", "load_online_key"),
+    "loop_times": ("model_service.rollout.loop_times", None),
     "model_catalog": ("model_service.model_catalog", None),
     "model_targets": ("model_service.trust.model_targets", None),
+    "paired_quality": ("model_service.rollout.paired_quality", None),
     "profile_push": ("model_service.rollout.profile_push", None),
     "profile_signing": ("model_service.trust.profile_signing", None),
     "read_address": ("model_service.address", "read_address"),
     "read_passphrase": ("model_service.trust.keys", "read_passphrase"),
     "trust_catch_up": ("model_service.trust_catch_up", None),
+    "release_gain": ("model_service.rollout.release_gain", None),
     "read_refusals": ("model_service.refusal_counts", "read_refusals"),
     "registry_tables": ("model_service.registry.registry_tables", None),
     "require_registry": ("model_service.registry.registry_moment", "require_registry"),
@@ -173,14 +179,17 @@ __all__ = [
     "labelled_bank",
     "lake_fit",
     "load_online_key",
+    "loop_times",
     "model_catalog",
     "model_targets",
+    "paired_quality",
     "profile_push",
     "profile_signing",
     "read_address",
     "read_passphrase",
     "read_refusals",
     "registry_tables",
+    "release_gain",
     "require_registry",
     "rollout_store",
     "rollout_summary",

@@ -182,18 +182,49 @@ MODEL_VERSIONS = _view(
 
 MODEL_PERFORMANCE = _view(
     "model_performance",
-    "How each model version scored, by summary period, in force or in shadow; not how right it was.",
+    "How each model version did, by cohort, site and day: scores and alarms, how right it was where labels "
+    "are known (later ones revise it), and beside the other version that scored the same windows.",
     ("profile", "VARCHAR", "Profile."),
     ("model_version", "VARCHAR", "Version."),
-    ("period_start", "TIMESTAMPTZ", "UTC start of the period."),
-    ("period_s", "DOUBLE", "Length of the period, seconds."),
-    ("devices", "BIGINT", "Devices that it scored windows of."),
+    ("cohort", "VARCHAR", "profile/site/group/hardware at that time; empty: the device is not registered."),
+    ("site", "VARCHAR", "Site."),
+    ("day", "DATE", "UTC day of the event time."),
+    ("period_start", "TIMESTAMPTZ", "UTC start of that day."),
+    ("period_s", "DOUBLE", "Length of the day, seconds."),
+    ("devices", "BIGINT", "Devices that it scored windows of, in force or in shadow."),
     ("windows", "BIGINT", "Windows with a score."),
     ("missing", "BIGINT", "Windows without one."),
     ("mean_score", "DOUBLE", "Mean score; null: no window has one."),
     ("share_045", "DOUBLE", "Share of windows with a score of 0.45 or more; null: other bin edges."),
     ("share_06", "DOUBLE", "Share of windows with a score of 0.6 or more."),
     ("share_09", "DOUBLE", "Share of windows with a score of 0.9 or more."),
+    ("device_days", "DOUBLE", "Days that devices sensed with it in force, by summary periods."),
+    ("alarms", "BIGINT", "Alarms that it raised, as in `alarms`."),
+    (
+        "alarms_per_device_day",
+        "DOUBLE",
+        "The same by device_days; an alarm whose row was thinned counts 1/q. Null: never in force that day.",
+    ),
+    ("basis", "VARCHAR", "labels: of precision and recall at least one is known; else not estimable."),
+    ("judged_alarms", "BIGINT", "Alarms within a labelled span."),
+    (
+        "precision",
+        "DOUBLE",
+        "Share of these in a fault's span, each weighted by 1/label_probability; null: not estimable.",
+    ),
+    ("labelled_faults", "BIGINT", "Labelled faults that began under it that day."),
+    ("recall", "DOUBLE", "Share of these with an alarm, weighted alike; null: not estimable."),
+    ("delay_s", "DOUBLE", "Mean seconds from their start to the alarm; 0: it was on; null: none was found."),
+    ("label_coverage", "DOUBLE", "Share of its windows in force that lie in a labelled span."),
+    ("against", "VARCHAR", "Version that scored the most of the same windows, one of both in shadow."),
+    ("paired_windows", "BIGINT", "Such windows."),
+    ("paired_difference", "DOUBLE", "Mean score less that of the other version on these."),
+    (
+        "agreement",
+        "DOUBLE",
+        "Largest share of these on which both were in alarm or both were not, by the counts of summary "
+        "periods; null: the first rule's `enter` is no bin edge.",
+    ),
 )
 
 MODEL_COMPARISONS = _view(
@@ -208,6 +239,47 @@ MODEL_COMPARISONS = _view(
     ("windows", "BIGINT", "Such windows."),
     ("mean_difference", "DOUBLE", "Mean over devices of the mean score less that of the other version."),
     ("standard_error", "DOUBLE", "Of the mean difference, from its spread over devices; null: one device."),
+)
+
+RELEASE_OUTCOMES = _view(
+    "release_outcomes",
+    "What each rollout of a model brought, as measured last: its loop times, and champion and released model "
+    "on the same windows since it began.",
+    ("rollout_id", "VARCHAR", "Rollout."),
+    ("group", "VARCHAR", "Rollout group."),
+    ("model_version", "VARCHAR", "Released model."),
+    ("champion", "VARCHAR", "Model that the group ran before."),
+    ("state", "VARCHAR", "How the rollout ended."),
+    ("revision", "INTEGER", "Number of the measurement; it is repeated as labels come."),
+    ("measured_at", "TIMESTAMPTZ", "UTC instant of it."),
+    ("onset", "TIMESTAMPTZ", "UTC start of the drift that led to the model; null: no drift did."),
+    ("verdict", "TIMESTAMPTZ", "UTC end of the window that gave the first verdict on it."),
+    ("run", "TIMESTAMPTZ", "UTC start of the training run."),
+    ("trained", "TIMESTAMPTZ", "UTC end of it."),
+    ("gated", "TIMESTAMPTZ", "UTC instant of the last gate."),
+    ("published", "TIMESTAMPTZ", "UTC instant of its publication."),
+    ("started", "TIMESTAMPTZ", "UTC start of the rollout."),
+    ("first_device", "TIMESTAMPTZ", "UTC instant of the first report of a device that keeps the model."),
+    ("last_device", "TIMESTAMPTZ", "The same of the last device; null: no device keeps it."),
+    ("ended", "TIMESTAMPTZ", "UTC end of the rollout."),
+    ("loop_s", "DOUBLE", "Seconds from the first of these that is known to last_device."),
+    (
+        "basis",
+        "VARCHAR",
+        "labels, or not estimable: no label covers a window that both scored; null: not yet.",
+    ),
+    ("devices", "BIGINT", "Devices with windows that both scored."),
+    ("windows", "BIGINT", "Such windows."),
+    ("gain", "DOUBLE", "Gain in 1 - Brier score by labels; null: not estimable."),
+    ("gain_low", "DOUBLE", "Lower end of its 95 % interval over devices."),
+    ("gain_high", "DOUBLE", "Upper end."),
+    ("recall", "DOUBLE", "Share of the windows in a labelled fault that the released model alarmed."),
+    ("champion_recall", "DOUBLE", "The same of the champion."),
+    ("precision", "DOUBLE", "Share of its alarmed windows with a label that were in a fault."),
+    ("champion_precision", "DOUBLE", "The same of the champion."),
+    ("alarm_share", "DOUBLE", "Share of these windows that the released model alarmed."),
+    ("champion_alarm_share", "DOUBLE", "The same of the champion."),
+    ("agreement", "DOUBLE", "Largest share of these windows on which both were in alarm or both were not."),
 )
 
 LINEAGE = _view(
@@ -253,6 +325,7 @@ DERIVED_VIEWS = (
     MODEL_VERSIONS,
     MODEL_PERFORMANCE,
     MODEL_COMPARISONS,
+    RELEASE_OUTCOMES,
     LINEAGE,
     DAMAGED_FILES,
 )

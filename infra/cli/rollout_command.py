@@ -10,6 +10,7 @@ import typer
 from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text, show_warning
 from infra.cli.model_session import look_up, service_settings
+from infra.cli.outcome_view import outcome_rows
 from infra.cli.table_view import moment
 from infra.printing import count, share
 from schemas.errors import RegistryError
@@ -133,6 +134,9 @@ def status(
         if numbers["failures"]:
             show_text("")
             show_table("failed", ["device", "why…"], list(numbers["failures"].items()))
+    if found["outcome"]:
+        show_text("")
+        show_table("outcome", ["what", "value", "meaning…"], outcome_rows(found["outcome"]))
     if found["channels"]:
         show_text("")
         columns = ["seq>", "ring", "for", "treats", "state", "detail…"]

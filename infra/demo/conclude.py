@@ -17,13 +17,12 @@ from infra.demo import outcome
 from infra.demo.demo_report import DemoReport, ExampleQuery
 from infra.demo.loop_report import LoopReport, WearOutcome
 from infra.demo.loop_view import LoopReader
-from infra.demo.model_quality import FaultTruth, ScoredPeriod, compare, quality
 from infra.demo.plan import SOUTH, DemoPlan
 from infra.demo.scenes import SceneResult
 from infra.demo.stage import DemoStage
 from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess
-from model_service import CandidateState, RunState
+from model_service import CandidateState, RunState, paired_quality, release_gain
 from schemas.model_version import ModelVersion
 from schemas.row_schemas import CONTEXT
 
@@ -53,13 +52,6 @@ _LOOP_EXAMPLES = (
         "FROM summaries WHERE feature = 'temperature_mean' GROUP BY ALL ORDER BY first",
     ),
 )
-_PERIODS = """
-    SELECT device_id, boot_id, model_version, period_start, sum(n)::BIGINT,
-        sum(n * mean) / sum(n),
-        sum(m2) + sum(n * mean * mean) - sum(n * mean) * sum(n * mean) / sum(n)
-    FROM summaries WHERE feature = 'score' AND n > 0 AND known_at >= ? AND profile = ?
-    GROUP BY ALL HAVING sum(n) > 0
-"""
 
 
 def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) -> DemoReport:
@@ -107,11 +99,16 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     commits = reader.commits(devices, new)
     onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
     whole = len(commits) == len(devices)
-    loop_s = (max(commits.values()) - onset).total_seconds() if whole and commits else None
+    loop_s = reader.loop_s(new) if whole and commits else None
     with closing(connect(stage.stack.lake_root)) as connection:
         periods = _periods(stage, connection)
         wear = _wear(stage, connection, reader, onset)
-    judged = FaultTruth(truth(stage.plan.scenario), stage.profile.summaries.period_s)
+    spans = [
+        paired_quality.LabelledSpan(s.device_id, s.start, s.end)
+        for s in truth(stage.plan.scenario)
+        if s.is_fault
+    ]
+    judged = paired_quality.SpanTruth(spans, stage.profile.summaries.period_s, complete=True)
     old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
     before = [p for p in periods if p.model_version == old and settled <= p.start < onset]
@@ -122,8 +119,8 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
         models=models,
         fleet=reader.fleet(devices, family, published[-1]),
         waiting=tuple(reader.waiting()),
-        before=quality(before, judged),
-        after=compare(periods, old, new, judged) if new else None,
+        before=paired_quality.quality(before, judged),
+        after=paired_quality.compare(periods, old, new, judged) if new else None,
         loop_s=loop_s,
         loop_windows=None if loop_s is None else round(loop_s / stage.profile.sampling.hop_s),
         wear=wear,
@@ -131,10 +128,11 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     )
 
 
-def _periods(stage: DemoStage, connection: Any) -> list[ScoredPeriod]:
-    rows = connection.execute(_PERIODS, [stage.since, stage.profile.name]).fetchall()
-    fleet = set(stage.plan.devices)
-    return [ScoredPeriod(*row) for row in rows if row[0] in fleet]
+def _periods(stage: DemoStage, connection: Any) -> list[paired_quality.ScoredPeriod]:
+    """Scores of every version on the demo's devices."""
+    since, fleet = stage.since.timestamp(), set(stage.plan.devices)
+    found = release_gain.scored_periods(connection, stage.profile, (), since)
+    return [period for period in found if period.device_id in fleet]
 
 
 def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime) -> WearOutcome | None:

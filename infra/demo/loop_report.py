@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.demo.loop_view import DemoFleet, DemoModel
-from infra.demo.model_quality import Interval, QualityComparison
 from infra.demo.scenes import SceneResult
 from infra.printing import UNKNOWN, count, seconds
+from model_service import paired_quality
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class LoopReport:
         latest: Last version that was published; empty: none.
         before: Quality of the old model before the drift.
         after: Old (in shadow) and new on the same windows after the commits; None: no such windows.
-        loop_s: Seconds from the onset of the drift to the last device's commit; None: not all committed.
+        loop_s: Seconds from the onset of the drift, by its verdict, to the last device's commit, as `rollout
+            status` shows it; None: not all committed.
         loop_windows: The same in windows.
         waiting: Rollouts that wait for a person, each with the reason.
     """
@@ -56,8 +57,8 @@ class LoopReport:
     latest: str
     models: Sequence[DemoModel]
     fleet: DemoFleet
-    before: Interval | None
-    after: QualityComparison | None
+    before: paired_quality.Interval | None
+    after: paired_quality.QualityComparison | None
     loop_s: float | None
     loop_windows: int | None
     wear: WearOutcome | None
@@ -146,7 +147,7 @@ class LoopReport:
         )
 
 
-def _interval(found: Interval) -> str:
+def _interval(found: paired_quality.Interval) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 

@@ -16,6 +16,7 @@ from model_service import (
     Registry,
     TrainingRun,
     candidates,
+    loop_times,
     registry_tables,
     rollout_summary,
     run_store,
@@ -210,6 +211,16 @@ class LoopReader:
         with self.registry.reading() as connection:
             known = rollout_summary.history(connection, "", _NEWEST)
         return [f"rollout {r['rollout_id']} is paused: {r['paused']['reason']}" for r in known if r["paused"]]
+
+    def loop_s(self, version: str) -> float | None:
+        """Seconds of the newest rollout's loop, from the drift to the last device; None: not known."""
+        rollouts = registry_tables.rollouts.c
+        query = select(rollouts.rollout_id).where(rollouts.version == version)
+        with self.registry.reading() as connection:
+            rollout_id = connection.execute(query.order_by(rollouts.created_at.desc())).scalars().first()
+            if rollout_id is None:
+                return None
+            return loop_times.loop_times(connection, rollout_id, version, None).loop_s
 
     def commits(self, devices: Iterable[str], version: str) -> dict[str, datetime]:
         """When each device first reported that it runs the version."""

@@ -23,6 +23,8 @@ from model_service.rollout.channel_publisher import ChannelPublisher
 from model_service.rollout.channel_renewal import ChannelRenewal
 from model_service.rollout.engine import Engine
 from model_service.rollout.launch import RolloutLauncher
+from model_service.rollout.release_outcomes import EVERY_S as OUTCOMES_S
+from model_service.rollout.release_outcomes import ReleaseOutcomes
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
 from model_service.trust.online import OnlineSigner
@@ -73,6 +75,7 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
     issuer = Issuer(settings, registry, DeviceRegistry(lake))
     shipper = EventShipper(registry, lake, topic)
     copies = RevocationCopies(settings.root)
+    outcomes = ReleaseOutcomes(registry, settings.lake_root, KnownProfiles(lake), time.time)
     jobs = (
         ProcessJob("certificate requests", issuer.step),
         ProcessJob("people's certificates", lambda: record_people(settings, registry), PKI_S),
@@ -80,6 +83,7 @@ def _loop(settings: ModelSettings, registry: Registry, topic: LifecycleTopic | N
         ProcessJob("published files", repo.check_files, _CHECK_FILES_S),
         ProcessJob("published bundles", repo.check_bundles, _CHECK_BUNDLES_S),
         *_signing_jobs(settings, registry, lake, repo),
+        ProcessJob("outcomes of rollouts", outcomes.step, OUTCOMES_S),
         ProcessJob("ship events", lambda: shipper.step(datetime.now(UTC)), EVERY_S),
     )
     return ProcessLoop(jobs, settings.tick_s)

@@ -205,6 +205,17 @@ rollout_events = Table(
     Column("detail", JSON, nullable=False),
 )
 
+release_outcomes = Table(
+    "release_outcomes",
+    metadata,
+    Column("rollout_id", String, primary_key=True),
+    Column("revision", Integer, nullable=False),  # number of the measurement, from 0
+    Column("outcome", JSON, nullable=False),  # loop times and gain, see rollout/release_outcomes.py
+    Column("measured_at", Float, nullable=False),
+    Column("next_at", Float, index=True),  # when it is measured again; null: never
+    comment="What each rollout of a model brought, as measured last.",
+)
+
 channel_requests = Table(
     "channel_requests",
     metadata,

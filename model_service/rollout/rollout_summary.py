@@ -12,6 +12,7 @@ from model_service.rollout import rollout_store
 from model_service.rollout.device_progress import ProgressKind
 from model_service.rollout.observed import PENDING, Observed
 from model_service.rollout.observing import FamilyOf, RolloutReports, members, observe
+from model_service.rollout.outcome_store import outcome_of
 from model_service.rollout.phase_judge import PhaseJudgement, judge
 from model_service.rollout.profile_rollouts import queued_behind
 from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
@@ -36,7 +37,8 @@ def summary(
     if record.state == "draft":
         behind = queued_behind(connection, record.group)
         waits = f"queued: starts by itself once {behind} has ended" if behind else "starts at once"
-        return {**_head(record), "numbers": None, "channels": [], "next": waits, "queued_behind": behind}
+        unborn = {"numbers": None, "channels": [], "outcome": None}
+        return {**_head(record), **unborn, "next": waits, "queued_behind": behind}
     observed = observe(connection, record, RolloutReports.of(record), policy, family_of)
     published = observed.published_at("phase", record.phase, record.ring(record.phase))
     # Before a phase is published, only its number of devices means anything.
@@ -50,6 +52,7 @@ def summary(
         "trials": _trials(observed, record.version),
         "numbers": judgement.numbers(),
         "channels": _channels(connection, record),
+        "outcome": outcome_of(connection, record.rollout_id),
         "next": _next(record, observed, judgement, published, now),
     }
 

@@ -21,6 +21,7 @@ from model_service.registry.registry_tables import (
     rollout_events,
     rollouts,
 )
+from model_service.rollout.outcome_store import outcome_of
 from model_service.service.refusals import UnknownNameError
 from model_service.training import run_store
 from schemas.proto.delivery_pb2 import ProfileState
@@ -122,7 +123,7 @@ def list_rollouts(connection: Connection, family: str, group: str, limit: int) -
 
 
 def show_rollout(connection: Connection, rollout_id: str) -> Json:
-    """A rollout with its record, events, channel documents, and counts of what devices reported.
+    """A rollout with its record, events, documents, counts of what devices reported, and what it brought.
 
     Raises:
         UnknownNameError: There is none.
@@ -136,6 +137,7 @@ def show_rollout(connection: Connection, rollout_id: str) -> Json:
         .where(reports.c.rollout_id == rollout_id)
         .group_by(reports.c.state, reports.c.result)
     )
+    rollout["outcome"] = outcome_of(connection, rollout_id)
     rollout["reports"] = [dict(row) for row in connection.execute(counted).mappings()]
     return rollout
 

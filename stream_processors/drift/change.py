@@ -38,6 +38,7 @@ class SeriesChange(NamedTuple):
         chance: Standard deviation of such a shift where nothing changed: after so many values, in a series
             that resembles itself from value to value as this one did.
         lead: Squared error of the best ramp less that of the best step, in squared standard deviations.
+        evidence: Natural logarithm of the e-value against no change (``change_evidence``).
     """
 
     at: int
@@ -47,6 +48,7 @@ class SeriesChange(NamedTuple):
     abruptness: float
     chance: float = 0.0
     lead: float = math.inf
+    evidence: float = 0.0
 
     @property
     def abrupt(self) -> bool:

@@ -11,6 +11,7 @@ from schemas.drift_vocabulary import DriftKind
 from schemas.instants import from_us
 from schemas.profile import Profile
 from stream_processors.drift.change import SeriesChange
+from stream_processors.drift.change_evidence import ChangeTest, longest_memory
 from stream_processors.drift.drift_kinds import (
     ACTIONS,
     DriftEvidence,
@@ -19,6 +20,7 @@ from stream_processors.drift.drift_kinds import (
     is_single,
     moved_share,
 )
+from stream_processors.drift.false_discoveries import ALONE, FleetTests
 from stream_processors.drift.series import Reading, SeriesBaseline
 from stream_processors.drift.watched_feature import (
     STATISTICS,
@@ -79,9 +81,15 @@ class CohortJudge:
         self.changed: dict[str, Any] = {}
         self.not_compared = 0
         self._missing_tasks = 0
+        rows = profile.drift.window_s / profile.sampling.hop_s
+        self._test = ChangeTest(math.inf, longest_memory(rows))
 
     def window(
-        self, window: TumblingWindow, shares: Mapping[tuple[str, str], TaskShare], missing_tasks: int = 0
+        self,
+        window: TumblingWindow,
+        shares: Mapping[tuple[str, str], TaskShare],
+        missing_tasks: int = 0,
+        fleet: FleetTests = ALONE,
     ) -> list[dict[str, Any]]:
         """Judge a window.
 
@@ -89,12 +97,16 @@ class CohortJudge:
             window: Starts after the window of the call before.
             shares: The window by (model version, feature), as far as tasks have sent it.
             missing_tasks: Tasks that have devices of the cohort and sent nothing of this window.
+            fleet: Series and verdicts of all cohorts of the task; at least this cohort's series count.
 
         Returns:
             Verdicts: fields of ``schemas.events.DriftVerdict`` without ``event_id``.
         """
         self.not_compared, self._missing_tasks = 0, missing_tasks
         watched = {key: share for key, share in shares.items() if self._is_watched(key[1])}
+        own = len(STATISTICS) * len({key if key[1] == SCORE else (ANY_MODEL, key[1]) for key in watched})
+        needed = fleet._replace(series=max(fleet.series, own)).needed(self._policy)
+        self._test = self._test._replace(needed=needed)
         features = self._pooled({key: share for key, share in watched.items() if key[1] != SCORE})
         scores = {m: share for (m, f), share in watched.items() if f == SCORE}
         in_force = _version_in_force(shares)
@@ -163,7 +175,7 @@ class CohortJudge:
             for f in sorted(judged)
             if (share := shares[f]) is not None
             for statistic, change in watches[f]
-            .changes(self._policy, few=self._few(watches[f], share))
+            .changes(self._policy, self._test, few=self._few(watches[f], share))
             .items()
         ]
         # Before any verdict: the onset decides which other features count as moved, and so the kind.
@@ -246,6 +258,8 @@ class CohortJudge:
             "chance": item.change.chance,
             "abruptness": item.change.abruptness,
             "missing_tasks": self._missing_tasks,
+            "log10_e_value": item.change.evidence / math.log(10),
+            "log10_e_needed": self._test.needed / math.log(10),
         }
         if baseline is not None:
             unit = baseline.unit * item.change.noise

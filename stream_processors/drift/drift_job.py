@@ -23,6 +23,8 @@ from schemas.instants import to_us
 from schemas.tables import DRIFT, QUARANTINE
 from stream_processors.derived_provenance import derived_provenance
 from stream_processors.drift.cohort_judge import CohortJudge
+from stream_processors.drift.false_discoveries import FleetTests, VerdictCounts
+from stream_processors.drift.watched_feature import STATISTICS
 from stream_processors.job import Batch, Derived, Output, RawMessage, State
 from stream_processors.job_context import JobContext
 from stream_processors.refused_messages import LARGEST_NAME, LetterLimits, Refusals
@@ -44,6 +46,7 @@ from stream_processors.windowing.windows import CohortScope, TumblingWindow
 
 _SEP = "\x1f"
 _CLOCK = "clock"
+_VERDICTS = "verdicts"
 _MOST_AHEAD_US = 300_000_000
 """How far the clocks of two workers may differ."""
 
@@ -63,9 +66,9 @@ class DriftContext(JobContext, Protocol):
 class DriftWatch:
     """Verdicts on cohorts whose aggregates this task reads.
 
-    State keys: ``clock``; per source task ``mark`` (position of its newest message); per cohort ``progress``;
-    per window that is not judged yet ``window``; per feature and model version ``watch``, and with a season
-    ``phase``.
+    State keys: ``clock``; ``verdicts`` (how many by period, see ``false_discoveries``); per source task
+    ``mark`` (position of its newest message); per cohort ``progress``; per window that is not judged yet
+    ``window``; per feature and model version ``watch``, and with a season ``phase``.
 
     Counters: ``partials``; of these ``repeated_partials``, ``late_partials`` (their window is judged) and
     ``suspect_partials`` (from beyond the watermark of their own task: a device's clock is ahead);
@@ -101,6 +104,7 @@ class _Call:
         self._state = state
         self._now_us = now_us
         self._clock = AppendClock(*state[_CLOCK]) if _CLOCK in state else None
+        self._counts = VerdictCounts(state.get(_VERDICTS, {}))
         self._positions: dict[str, MessagePosition] = {}
         self.progress: dict[CohortScope, CohortProgress] = {}
         self._pending: dict[CohortScope, dict[TumblingWindow, PendingWindow]] = defaultdict(dict)
@@ -180,7 +184,11 @@ class _Call:
         for window in due:
             pending = self._pending[scope].pop(window)
             missing = progress.tasks.keys() - pending.tasks()
-            verdicts = judge.window(window, pending.merged(), len(missing))
+            fleet = FleetTests(self._series(), self._counts.at(window.end_us, profile.drift))
+            verdicts = judge.window(window, pending.merged(), len(missing), fleet)
+            if verdicts:
+                self._counts.add(window.end_us, profile.drift, len(verdicts))
+                self._updates[_VERDICTS] = self._counts.to_state()
             self._updates[_window_key(scope, window)] = None
             self._counters["windows"] += 1
             self._counters["partial_windows"] += bool(judge.not_compared)
@@ -190,6 +198,11 @@ class _Call:
         for key, value in judge.changed.items():
             what, rest = key.split(_SEP, 1)
             self._updates[_SEP.join((what, *scope, rest))] = value
+
+    def _series(self) -> int:
+        """Series that the task watched before this commit, of all its cohorts."""
+        watches = (key for of in self._watches.values() for key in of if key.startswith(f"watch{_SEP}"))
+        return len(STATISTICS) * sum(1 for _ in watches)
 
     def _save(self, scope: CohortScope) -> None:
         self._updates[_SEP.join(("progress", *scope))] = self.progress[scope].to_state()

@@ -22,8 +22,15 @@ import numpy as np
 
 from schemas.learning_policy import DriftPolicy
 from stream_processors.drift.change import SeriesChange, find_change
+from stream_processors.drift.change_evidence import ChangeTest, log_evidence, log_evidence_of_one
 from stream_processors.drift.detectors import in_alarm
-from stream_processors.drift.statistic_spread import StatisticSpread, robust_sd, small_sample, spread_of
+from stream_processors.drift.statistic_spread import (
+    StatisticSpread,
+    memory_of,
+    robust_sd,
+    small_sample,
+    spread_of,
+)
 from stream_processors.windowing.moments import FloatArray
 
 KEPT = 512
@@ -152,14 +159,15 @@ class Series:
         """The series with its newest window as one without a value."""
         return replace(self, z=(*self.z[:-1], None)) if self.z else self
 
-    def change(self, policy: DriftPolicy, *, few: bool = False) -> SeriesChange | None:
-        """A change after an alarm, large and lasting enough for a verdict; None: there is none.
+    def change(self, policy: DriftPolicy, test: ChangeTest, *, few: bool = False) -> SeriesChange | None:
+        """A change after an alarm, large, lasting and sure enough for a verdict; None: there is none.
 
         Its ``size`` is in units of ``noise``, and ``noise`` in the baseline's unit: the spread of the
         statistic before the change, or what the spread between devices allows for.
 
         Args:
             policy: Says how large it must be.
+            test: Says how sure it must be.
             few: Few devices of a cohort account for the change. The others did not move, so what all devices
                 have in common cannot be its cause, and it is judged by the spread between devices as well.
         """
@@ -170,13 +178,19 @@ class Series:
         if found is None:
             return None
         unit = max(found.noise, self.baseline.least / scale)
-        if abs(found.size) >= max(policy.min_effect * unit, BY_CHANCE * found.chance) and not found.unclear:
-            return found._replace(size=found.size / unit, noise=unit * scale, chance=found.chance / unit)
+        if abs(found.size) >= policy.min_effect * unit and not found.unclear:
+            evidence = self._evidence(found.at, test)
+            if evidence >= test.needed:
+                size, chance = found.size / unit, found.chance / unit
+                return found._replace(size=size, noise=unit * scale, chance=chance, evidence=evidence)
         before = self.values()[: found.at]
         between = max(1.0, robust_sd(before) * small_sample(len(before)))
+        size = found.size * scale / between
         recent = found.after <= policy.warmup_windows + _ALARM_LASTS  # an older one raised no alarm now
-        if few and recent and abs(found.size) * scale >= policy.min_effect * between:
-            return found._replace(size=found.size * scale / between, noise=between, chance=0.0)
+        if few and recent and abs(size) >= policy.min_effect:
+            evidence = log_evidence_of_one(size, self.baseline.devices)
+            if evidence >= test.needed:
+                return found._replace(size=size, noise=between, chance=0.0, evidence=evidence)
         return None
 
     def values(self) -> FloatArray:
@@ -226,6 +240,11 @@ class Series:
             return replace(self, warm=kept)
         baseline = baseline_of(list(kept))
         return Series((), baseline, tuple(baseline.standardise(r) for r in kept))
+
+    def _evidence(self, at: int, test: ChangeTest) -> float:
+        """Natural logarithm of the e-value of a change, of which the first value has this index."""
+        values, least = self.values(), self.baseline.least if self.baseline else 1.0
+        return log_evidence(values, least, max(test.memory, memory_of(values[:at])))
 
     def _extend(self, value: float | None, policy: DriftPolicy) -> Series:
         extended = replace(self, z=_bounded((*self.z, value)))

@@ -80,7 +80,7 @@ def spread_of(values: FloatArray) -> StatisticSpread:
     kept, n = _without_glitches(values), len(values)
     if n < 3:
         return StatisticSpread(small_sample(n) * robust_sd(kept), _LONGEST_MEMORY, n)
-    memory = _memory(kept)
+    memory = memory_of(kept, _SURE)
     independent = n * (1 - memory) / (1 + memory)
     return StatisticSpread(float(kept.std(ddof=1)) * small_sample(independent), memory, n)
 
@@ -94,15 +94,23 @@ def _without_glitches(values: FloatArray) -> FloatArray:
     return np.clip(values, middle - _FAR * robust, middle + _FAR * robust)
 
 
-def _memory(values: FloatArray) -> float:
-    """Upper estimate of the first autocorrelation, corrected for short series (Marriott and Pope 1954)."""
-    n, centred = len(values), values - values.mean()
+def memory_of(values: FloatArray, errors: float = 0.0) -> float:
+    """First autocorrelation, 0 to below 1, corrected for short series (Marriott and Pope 1954).
+
+    Args:
+        values: In order.
+        errors: Standard errors by which it is taken larger.
+    """
+    n = len(values)
+    if n < 2:
+        return 0.0
+    centred = values - values.mean()
     total = float(centred @ centred)
     if total <= 0:
         return 0.0
     observed = float(centred[:-1] @ centred[1:]) / total
     unbiased = observed + (1 + 4 * max(observed, 0.0)) / n
-    upper = unbiased + _SURE * math.sqrt(max(1 - observed**2, 0.0) / n)
+    upper = unbiased + errors * math.sqrt(max(1 - observed**2, 0.0) / n)
     return min(max(upper, 0.0), _LONGEST_MEMORY)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from schemas.learning_policy import DriftPolicy
 from stream_processors.drift.change import SeriesChange
+from stream_processors.drift.change_evidence import ChangeTest
 from stream_processors.drift.series import Reading, Series
 from stream_processors.windowing.moments import Moments
 
@@ -101,11 +102,13 @@ class WatchedFeature:
             series = {s: _held(one) for s, one in series.items()}
         return replace(self, newest=window, cooldown=cooldown, resized=resized, series=series)
 
-    def changes(self, policy: DriftPolicy, *, few: bool = False) -> dict[Statistic, SeriesChange]:
+    def changes(
+        self, policy: DriftPolicy, test: ChangeTest, *, few: bool = False
+    ) -> dict[Statistic, SeriesChange]:
         """Changes that deserve a verdict now, by statistic; see ``Series.change``."""
         if self.cooldown:
             return {}
-        found = {s: self.series[s].change(policy, few=few) for s in STATISTICS}
+        found = {s: self.series[s].change(policy, test, few=few) for s in STATISTICS}
         return {s: change for s, change in found.items() if change is not None}
 
     def after_verdict(self, onset: int | None, policy: DriftPolicy) -> WatchedFeature:

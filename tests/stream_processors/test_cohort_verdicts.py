@@ -237,8 +237,8 @@ def test_one_channels_features_share_the_onset_of_the_largest_shift_whichever_wa
             yield (
                 n,
                 {
-                    "vibration_rms": share(wobble(n) + 3.0 * late),
-                    "vibration_peak": share(wobble(n) - 9.0 * late - 0.2 * early),
+                    "vibration_rms": share(wobble(n) + 30.0 * late),
+                    "vibration_peak": share(wobble(n) - 90.0 * late - 2.0 * early),
                     "current_mean": share(wobble(n)),
                 },
             )

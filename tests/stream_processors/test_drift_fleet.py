@@ -99,5 +99,5 @@ def test_a_failing_machine_and_a_recalibration_are_found_and_told_apart():
         ("south", "sensor_recalibration"),
     }
     assert all(v.onset == T0 + timedelta(seconds=45) for v in temperature)
-    assert min(v.detected for v in temperature) <= T0 + timedelta(seconds=55)
+    assert min(v.detected for v in temperature) <= T0 + timedelta(seconds=65)
     assert all(v.detected <= T0 + timedelta(seconds=70) for v in temperature)

@@ -6,11 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from stream_processors.drift.series import BY_CHANCE, KEPT, Reading, Series, SeriesBaseline, baseline_of
+from stream_processors.drift.change_evidence import ChangeTest
+from stream_processors.drift.series import KEPT, Reading, Series, SeriesBaseline, baseline_of
 from stream_processors.drift.statistic_spread import spread_of
 from tests.stream_processors.drift_evaluation import profile_with
 
 POLICY = profile_with(warmup_windows=4, cooldown_windows=6, min_effect=3.0).drift
+ANY = ChangeTest(needed=-math.inf, memory=0.5)
+"""Asks for no evidence: laws about size."""
 
 
 def readings(values, devices=20, spread=1.0):
@@ -207,14 +210,14 @@ def test_a_shift_beyond_the_spread_between_devices_raises_the_alarm_of_a_statist
 
 def test_only_after_an_alarm_a_change_is_looked_for():
     series = stepped(3)
-    assert series.change(POLICY) is not None
-    assert Series(baseline=series.baseline, z=series.z).change(POLICY) is None
+    assert series.change(POLICY, ANY) is not None
+    assert Series(baseline=series.baseline, z=series.z).change(POLICY, ANY) is None
 
 
-def told(size, wobble=0.05, after=3, policy=POLICY, few=False):
+def told(size, wobble=0.05, after=3, policy=POLICY, test=ANY):
     side = math.copysign(wobble, size)  # the last window before lies on the other side of the level
     z = (side, -side) * 20 + (size,) * after
-    return Series(baseline=warm().baseline, z=z, since_alarm=0).change(policy, few=few)
+    return Series(baseline=warm().baseline, z=z, since_alarm=0).change(policy, test)
 
 
 def test_a_shift_is_told_in_the_spread_of_the_statistic_whatever_the_baselines_unit():
@@ -233,26 +236,31 @@ def test_a_change_is_told_from_the_effect_on_that_the_policy_asks_for(effect, si
     assert told(sign * 0.999 * effect * sd, after=8, policy=policy) is None
 
 
-def test_what_chance_makes_of_few_windows_is_no_change_however_small_an_effect_is_asked_for():
-    policy = profile_with(warmup_windows=4, min_effect=0.0).drift
-    usual = spread_of(np.array((0.05, -0.05) * 20))
-    for after in (4, 8):
-        least = BY_CHANCE * usual.chance(after)
-        assert told(1.001 * least, after=after, policy=policy)
-        assert told(0.999 * least, after=after, policy=policy) is None
+def test_a_change_is_told_from_the_evidence_on_that_is_asked_for():
+    found = told(1.0, after=8).evidence
+    assert found > 5
+    assert told(1.0, after=8, test=ChangeTest(found - 0.01, 0.5))
+    assert told(1.0, after=8, test=ChangeTest(found + 0.01, 0.5)) is None
+
+
+def test_a_series_that_wandered_before_must_show_more():
+    """The windows before say more of its memory than the least that is always assumed."""
+    wandering = tuple(math.sin(n / 6) for n in range(60))
+    series = Series(baseline=warm().baseline, z=(*wandering, *[20.0] * 4), since_alarm=0)
+    assert series.change(POLICY, ANY).evidence == series.change(POLICY, ChangeTest(-math.inf, 0.0)).evidence
 
 
 def test_a_single_device_is_told_by_the_spread_between_devices_where_windows_are_few():
     z = (0.0, 0.3, 0.6, 0.9, 4.2, 4.4, 4.3)
     series = Series(baseline=warm().baseline, z=z, since_alarm=0)
-    assert series.change(POLICY) is None
-    assert series.change(POLICY, few=True).size == pytest.approx(3.8, abs=0.3)
+    assert series.change(POLICY, ANY) is None
+    assert series.change(POLICY, ANY, few=True).size == pytest.approx(3.8, abs=0.3)
 
 
 def fewer(z, few=True, **policy):
     """The change found where few devices account for it."""
     asked = profile_with(**{"warmup_windows": 4, "min_effect": 3.0, **policy}).drift
-    return Series(baseline=warm().baseline, z=tuple(z), since_alarm=0).change(asked, few=few)
+    return Series(baseline=warm().baseline, z=tuple(z), since_alarm=0).change(asked, ANY, few=few)
 
 
 @pytest.mark.parametrize("wide", [1, 3])
@@ -276,7 +284,7 @@ def test_a_shift_of_just_the_effect_asked_for_is_told():
     stays = flat()
     for size, is_told in ((3.0, True), (2.999, False)):
         series = Series(baseline=stays.baseline, z=(*stays.z, *[size] * 8), since_alarm=0)
-        assert (series.change(POLICY) is not None) is is_told
+        assert (series.change(POLICY, ANY) is not None) is is_told
         assert series.moved_since(7, POLICY) is is_told
 
 
@@ -289,9 +297,11 @@ def test_what_chance_makes_of_a_shift_is_told_in_the_same_units_as_the_shift():
 
 def test_a_change_may_have_hit_the_last_window_of_the_baseline():
     series = Series(baseline=warm().baseline, z=(0.0, 0.0, 0.0, 9.0, 9.0, 9.0), since_alarm=0)
-    assert series.change(POLICY).at == 3
+    assert series.change(POLICY, ANY).at == 3
     two = profile_with(warmup_windows=1).drift
-    assert Series(baseline=warm().baseline, z=(0.0, 0.0, 9.0, 9.0, 9.0), since_alarm=0).change(two).at == 2
+    assert (
+        Series(baseline=warm().baseline, z=(0.0, 0.0, 9.0, 9.0, 9.0), since_alarm=0).change(two, ANY).at == 2
+    )
 
 
 def test_values_are_placed_by_windows_and_not_by_how_many_there_are():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_processors.drift.change_evidence import ChangeTest
 from stream_processors.drift.series import Reading, Series
 from stream_processors.drift.statistic_spread import spread_of
 from stream_processors.drift.watched_feature import STATISTICS, SeasonPhase, WatchedFeature, readings_of
@@ -16,6 +17,7 @@ from stream_processors.windowing.moments import Moments
 from tests.stream_processors.drift_evaluation import profile_with
 
 WARMUP, COOLDOWN = 4, 6
+ANY = ChangeTest(needed=-math.inf, memory=0.5)
 POLICY = profile_with(warmup_windows=WARMUP, cooldown_windows=COOLDOWN, min_effect=3.0).drift
 
 
@@ -105,7 +107,7 @@ def test_an_alarm_in_the_cool_down_is_kept_and_looked_into_when_it_ends():
     for n in range(COOLDOWN + 1):
         watch = watch.observe(5 + n, level(90.0 if n < 3 else 50.0), POLICY)
         ages.append((watch.cooldown, watch.series["level"].since_alarm))
-        assert watch.cooldown == 0 or watch.changes(POLICY) == {}
+        assert watch.cooldown == 0 or watch.changes(POLICY, ANY) == {}
     assert [cooldown for cooldown, _ in ages] == [6, 5, 4, 3, 2, 1, 0]
     assert all(age == 0 for cooldown, age in ages if cooldown)
     quiet = replace(watched(STEADY), cooldown=9).observe(5, level(50.1), POLICY)
@@ -116,9 +118,9 @@ def test_changes_are_told_of_the_statistics_that_changed():
     watch = watched(STEADY)
     for n in range(3):
         watch = watch.observe(5 + n, level(90.0), POLICY)
-    assert set(watch.changes(POLICY)) == {"level"}
-    assert replace(watch, cooldown=1).changes(POLICY) == {}
-    assert watched(STEADY).changes(POLICY) == {}
+    assert set(watch.changes(POLICY, ANY)) == {"level"}
+    assert replace(watch, cooldown=1).changes(POLICY, ANY) == {}
+    assert watched(STEADY).changes(POLICY, ANY) == {}
 
 
 def test_after_a_verdict_everything_is_learnt_anew_but_the_onset():
@@ -151,7 +153,7 @@ def test_a_cohort_that_stays_another_one_gets_a_new_baseline_after_a_bounded_wai
     last = WARMUP + COOLDOWN
     for n in range(last):
         watch = watch.observe(9 + n, level(50.0, 50), POLICY)
-        assert watch.changes(POLICY) == {}
+        assert watch.changes(POLICY, ANY) == {}
     assert (watch.resized, watch.series["level"].baseline is not None) == (last, True)
     renewed = watch.observe(9 + last, level(50.0, 50), POLICY)
     assert renewed == WatchedFeature(9 + last, 0, 3)
@@ -201,5 +203,5 @@ def test_that_few_devices_account_for_a_change_is_not_assumed():
     z = (0.0, 0.3, 0.6, 0.9, 4.2, 4.4, 4.3)
     level = Series(baseline=watched(STEADY).series["level"].baseline, z=z, since_alarm=0)
     watch = WatchedFeature(9, series={"level": level, "spread": Series()})
-    assert watch.changes(POLICY) == {}
-    assert list(watch.changes(POLICY, few=True)) == ["level"]
+    assert watch.changes(POLICY, ANY) == {}
+    assert list(watch.changes(POLICY, ANY, few=True)) == ["level"]

@@ -1,4 +1,4 @@
-"""Measures how well models scored the same windows: 1 - Brier score against the injected truth, by device.
+"""Measures how well two models scored the same windows: 1 - Brier score, recall and precision, by device.
 
 The Brier score (Brier 1950) is the mean of (score - truth)² with truth 1 in a fault and 0 outside: 0 is
 perfect, 0.25 is a coin toss. Summaries hold n, mean and m2 of all scores of a period, sent or not, so it is
@@ -13,16 +13,29 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from edge_producer.sources.scenario import FaultSpan
 
 DRAWS = 2000
 _TAIL = 0.025
 
 Array = NDArray[np.float64]
+
+
+class LabelledSpan(NamedTuple):
+    """A span of one device's time of which it is known whether it was in a fault.
+
+    Attributes:
+        start: UTC.
+        end: UTC; None: it lasts.
+    """
+
+    device_id: str
+    start: datetime
+    end: datetime | None
+    is_fault: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class ScoredPeriod:
         n: Windows with a score.
         mean: Mean score.
         m2: Sum of squared deviations from it.
+        above: Windows in alarm by the profile's first rule; None: not known.
     """
 
     device_id: str
@@ -44,6 +58,7 @@ class ScoredPeriod:
     n: int
     mean: float
     m2: float
+    above: int | None = None
 
     @property
     def key(self) -> tuple[str, int, datetime]:
@@ -85,40 +100,57 @@ class QualityComparison:
         return self.gain.low > 0
 
 
-class FaultTruth:
+class SpanTruth:
     """Whether a device was in a fault during a period.
 
     Args:
-        spans: Ground truth of the scenario.
+        spans: What is known.
         period_s: Length of a summary period.
+        complete: Every fault is among the spans, so a device was healthy outside them; else nothing is known
+            there.
     """
 
-    def __init__(self, spans: Iterable[FaultSpan], period_s: float) -> None:
+    def __init__(self, spans: Iterable[LabelledSpan], period_s: float, *, complete: bool) -> None:
         self._length = timedelta(seconds=period_s)
-        self._faults: dict[str, list[FaultSpan]] = defaultdict(list)
+        self._complete = complete
+        self._spans: dict[str, list[LabelledSpan]] = defaultdict(list)
         for span in spans:
-            if span.is_fault:
-                self._faults[span.device_id].append(span)
+            if span.is_fault or not complete:
+                self._spans[span.device_id].append(span)
 
     def of(self, period: ScoredPeriod) -> float | None:
-        """1.0 in a fault, 0.0 outside, None where a fault begins or ends within the period."""
-        end = period.start + self._length
-        for span in self._faults[period.device_id]:
+        """1.0 in a fault, 0.0 outside, None where that is not known or changes within the period."""
+        end, covering = period.start + self._length, None
+        for span in self._spans[period.device_id]:
             if span.start <= period.start and (span.end is None or end <= span.end):
-                return 1.0
-            if span.start < end and (span.end is None or period.start < span.end):
+                covering = span if covering is None or span.is_fault else covering
+            elif span.is_fault and span.start < end and (span.end is None or period.start < span.end):
                 return None
-        return 0.0
+        if covering is not None:
+            return float(covering.is_fault)
+        return 0.0 if self._complete else None
 
 
-def quality(periods: Sequence[ScoredPeriod], truth: FaultTruth) -> Interval | None:
+def quality(periods: Sequence[ScoredPeriod], truth: SpanTruth) -> Interval | None:
     """1 - Brier score of one model over these periods; None if no period has a clear truth."""
     sums = _by_device([(p, truth.of(p)) for p in periods])
     return _interval(sums) if sums else None
 
 
+def same_windows(
+    periods: Sequence[ScoredPeriod], old: str, new: str
+) -> list[tuple[ScoredPeriod, ScoredPeriod]]:
+    """Pairs of periods in which both versions scored the same windows: of the old one, and of the new one."""
+    scored = {(p.model_version, p.key): p for p in periods}
+    return [
+        (a, b)
+        for (version, key), a in scored.items()
+        if version == old and (b := scored.get((new, key))) is not None and a.n == b.n and a.n > 0
+    ]
+
+
 def compare(
-    periods: Sequence[ScoredPeriod], old: str, new: str, truth: FaultTruth
+    periods: Sequence[ScoredPeriod], old: str, new: str, truth: SpanTruth
 ) -> QualityComparison | None:
     """Compare two models where both scored the same windows; None if there are no such windows.
 
@@ -126,14 +158,9 @@ def compare(
         periods: Those of other models are left out.
         old: Version of the old model.
         new: Version of the new model.
-        truth: The injected faults.
+        truth: What is known of faults.
     """
-    scored = {(p.model_version, p.key): p for p in periods}
-    pairs = [
-        (a, b)
-        for (version, key), a in scored.items()
-        if version == old and (b := scored.get((new, key))) is not None and a.n == b.n and a.n > 0
-    ]
+    pairs = same_windows(periods, old, new)
     before = _by_device([(a, truth.of(a)) for a, _ in pairs])
     after = _by_device([(b, truth.of(b)) for _, b in pairs])
     if not before:
@@ -141,6 +168,42 @@ def compare(
     differences = {d: (before[d][0] - after[d][0], before[d][1]) for d in before}
     windows = int(sum(n for _, n in before.values()))
     return QualityComparison(_interval(before), _interval(after), _interval(differences, 0.0, 1.0), windows)
+
+
+class AlarmQuality(NamedTuple):
+    """How one model's alarms fit what is known, by windows; None: not estimable.
+
+    Attributes:
+        share: Share of all windows in alarm.
+        recall: Share of the windows in a fault that were in alarm.
+        precision: Share of the windows in alarm that were in a fault, among those of which it is known.
+    """
+
+    share: float | None
+    recall: float | None
+    precision: float | None
+
+
+def alarm_quality(periods: Sequence[ScoredPeriod], truth: SpanTruth) -> AlarmQuality:
+    """How a model's alarms fit the truth over these periods."""
+    counted = [p for p in periods if p.above is not None]
+    judged = [(p, y) for p in counted if (y := truth.of(p)) is not None]
+    faulty = sum(p.n for p, y in judged if y)
+    right = sum(p.above or 0 for p, y in judged if y)
+    known = sum(p.above or 0 for p, _ in judged)
+    windows = sum(p.n for p in counted)
+    return AlarmQuality(
+        share=sum(p.above or 0 for p in counted) / windows if windows else None,
+        recall=right / faulty if faulty else None,
+        precision=right / known if known else None,
+    )
+
+
+def agreement(pairs: Sequence[tuple[ScoredPeriod, ScoredPeriod]]) -> float | None:
+    """Largest share of the windows on which both were in alarm or both were not; None: not known."""
+    known = [(a.above, b.above, a.n) for a, b in pairs if a.above is not None and b.above is not None]
+    windows = sum(n for _, _, n in known)
+    return 1 - sum(abs(a - b) for a, b, _ in known) / windows if windows else None
 
 
 def _by_device(judged: Sequence[tuple[ScoredPeriod, float | None]]) -> Mapping[str, tuple[float, float]]:

@@ -23,7 +23,6 @@ from stream_processors.windowing.moments import Moments
 from stream_processors.windowing.partials import TaskShare
 from stream_processors.windowing.windows import TumblingWindow
 
-COHORT = "machine/hall/g/x86"
 SEEN_AFTER_S = 2.0
 """Rows and summaries are in the lake so long after the end of their period."""
 BOOT = 1
@@ -93,7 +92,7 @@ class SensingFleet:
         return self._summarise(first, end, scores, version, known_at)
 
     def _register(self) -> None:
-        _, site, group, hardware = COHORT.split("/")
+        _, site, group, hardware = self._story.cohort.split("/")
         devices = list(self._story.devices)
         columns = {
             "device_id": devices, "profile": self._story.profile.name, "site": site, "group": group,

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from benchmarks.learning.fleet_story import FleetStory
 from benchmarks.learning.memory_lake import MemoryLake
-from benchmarks.learning.sensed_periods import COHORT, SensedPeriod, SensingFleet
+from benchmarks.learning.sensed_periods import SensedPeriod, SensingFleet
 from model_service.detectors.kinds import detector_of
 from model_service.gates.evaluate import evaluate, refusal
 from model_service.gates.gate_inputs import GateInputs
@@ -97,7 +97,7 @@ class SimulatedLoop:
         self._story, self._gates = story, gates
         self._lake = MemoryLake(story.profile)
         self._fleet = SensingFleet(story, self._lake)
-        self._watch = CohortJudge(CohortScope(story.profile.name, COHORT), story.profile, {})
+        self._watch = CohortJudge(CohortScope(story.profile.name, story.cohort), story.profile, {})
         self._verdicts: dict[str, VerdictSummary] = {}
         self._champion = story.first
         self._installed = _in_force(story.first, 0)
@@ -232,7 +232,7 @@ class SimulatedLoop:
         }  # fmt: skip
         inputs = GateInputs(
             unhurried(story.profile), made, before, training_set.rows, tuple(moved), expected,
-            dict.fromkeys(story.devices, COHORT), story.bank,
+            dict.fromkeys(story.devices, story.cohort), story.bank,
         )  # fmt: skip
         verdicts = self._gates(inputs)
         why = refusal(verdicts)

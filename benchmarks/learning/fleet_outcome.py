@@ -9,13 +9,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.learning import plain_policies
-from benchmarks.learning.fleet_story import FleetStory, machine_story
+from benchmarks.learning.fleet_story import CELLS, FleetStory, machine_story
 from benchmarks.learning.prequential_cost import block_costs, span_cost
+from benchmarks.learning.pump_story import pump_story
 from benchmarks.learning.simulated_loop import LoopHistory, SimulatedLoop
 from model_service.training.lineage import code_version
 
 FOLLOWING = 300
 """Most windows after a release in which its model is compared with the one before it."""
+
+_MODULES = (
+    "fleet_outcome",
+    "fleet_story",
+    "memory_lake",
+    "plain_policies",
+    "prequential_cost",
+    "pump_story",
+    "sensed_periods",
+    "simulated_loop",
+)
+"""Modules of this package that an outcome depends on."""
 
 
 class FleetOutcome(NamedTuple):
@@ -41,6 +54,11 @@ class FleetOutcome(NamedTuple):
     refused: list[str]
     verdicts: int
     retrains: dict[str, int]
+
+
+def simulated_story(cell: str, seed: int) -> FleetStory:
+    """The story of a cell of machines or pumps."""
+    return machine_story(cell, seed) if cell in CELLS else pump_story(cell, seed)
 
 
 def outcome_of(story: FleetStory) -> FleetOutcome:
@@ -92,7 +110,7 @@ def journalled(
     journal: Path | None,
     wanted: Iterable[tuple[str, int]],
     told: Callable[[str], None],
-    make: Callable[[str, int], FleetStory] = machine_story,
+    make: Callable[[str, int], FleetStory] = simulated_story,
 ) -> list[FleetOutcome]:
     """Outcomes of the fleets, those of the journal read and the others made and added to it.
 
@@ -124,7 +142,9 @@ def _code() -> str:
     """Version of all code that an outcome depends on."""
     digest = hashlib.sha256(code_version().encode())
     root = Path(__file__).parents[2]
-    for folder in ("benchmarks/learning", "stream_processors/drift", "model_service/gates"):
+    for folder in ("stream_processors/drift", "model_service/gates"):
         for path in sorted((root / folder).glob("*.py")):
             digest.update(path.read_bytes())
+    for name in _MODULES:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""A lake in memory: the tables that trainer and gate read, as DuckDB tables, filled as simulated time goes."""
+"""A lake in memory: the tables that trainer and gate read, in DuckDB, filled as simulated time goes."""
 
 from __future__ import annotations
 

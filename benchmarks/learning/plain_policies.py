@@ -1,8 +1,8 @@
 """Policies to compare with: never, by the calendar, always, and at each alarm of a plain drift detector.
 
 They train as the trainer does (``adapt``, the model in force as prior, all features free to move), on what
-devices sampled in the newest minute of windows, and ship what they make: no examination, no gate. Their models
-take as long to reach the fleet as those of the loop.
+devices sampled in the newest minute of windows, and ship what they make: no examination, no gate. Their
+models take as long to reach the fleet as those of the loop.
 """
 
 from __future__ import annotations

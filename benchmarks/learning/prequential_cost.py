@@ -1,4 +1,4 @@
-"""Prequential cost: each window is scored by the model that was in force, before anything learns from it. Pure.
+"""Prequential cost: each window is scored by the model in force, before anything learns from it. Pure.
 
 The cost of a block of windows is the class-balanced Brier score: half the mean squared score of healthy
 windows, half the mean squared miss of faults. Faults are those that machines have, and those of the frozen
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.learning.fleet_story import Array, FleetStory, Flags
+from benchmarks.learning.fleet_story import Array, Flags, FleetStory
 from benchmarks.learning.simulated_loop import ModelInForce, Score
 
 BLOCK = 60
@@ -71,7 +71,7 @@ def _mean_of(one: Array, two: Array) -> Array:
 
 def _injected(story: FleetStory, score: Score, rows: Array, faulty: Flags) -> Array:
     """Squared misses of the bank's faults in healthy rows (devices, n, F), and their number, by window."""
-    devices, count, width = rows.shape
+    _, count, width = rows.shape
     missed = np.zeros((count, 2))
     flat = rows.reshape(-1, width)
     for kind in story.bank.kinds:

@@ -88,9 +88,7 @@ def pump_story(cell: str, seed: int, devices: int = DEVICES, windows: int = WIND
         rows[:, :, 1] -= np.where(worn[:, None], lost, 0.0)
         faulty = worn[:, None] & (lost > 0)
     changed = () if cell == PUMP_CELLS[-1] else (at,)
-    return FleetStory(
-        cell, seed, made.profile, made.bundle, made.bank, np.round(rows, 3), faulty, changed
-    )
+    return FleetStory(cell, seed, made.profile, made.bundle, made.bank, np.round(rows, 3), faulty, changed)
 
 
 def measured(seed: int, number: int, seconds: int) -> Array:

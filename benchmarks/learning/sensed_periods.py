@@ -102,9 +102,7 @@ class SensingFleet:
         }  # fmt: skip
         self._lake.add(DEVICES.name, columns)
 
-    def _land(
-        self, rows: list[tuple[int, Row]], alerts: list[tuple[int, Row]], known_at: datetime
-    ) -> None:
+    def _land(self, rows: list[tuple[int, Row]], alerts: list[tuple[int, Row]], known_at: datetime) -> None:
         profile = self._story.profile
         if rows:
             values = np.array([r.features for _, r in rows], dtype=np.float32)

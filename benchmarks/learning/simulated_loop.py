@@ -1,8 +1,8 @@
 """The loop from drift to signed model in simulated time, made of the product's own parts.
 
-The drift watch judges the windows (``CohortJudge``), the trainer's rules start and examine runs, the trainer's
-query selects the rows, ``build_candidate`` makes the bundle, and all gates evaluate it. Left out are what
-takes no decision: broker, disk, registry, keys, and the rollout's own judge, in whose place its time passes.
+The drift watch judges the windows (``CohortJudge``), the trainer's rules start and examine runs, its query
+selects the rows, ``build_candidate`` makes the bundle, and all gates evaluate it. Left out is what takes no
+decision: broker, disk, registry and keys; and the rollout's own judge, in whose place its time passes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from model_service.training.examine import (
     after_examination,
     examine,
     finding_of,
+    may_build,
     while_collecting,
 )
 from model_service.training.lineage import lineage_of, stored_selection
@@ -39,6 +40,7 @@ from model_service.training.trigger import (
     VerdictSummary,
     next_open,
     on_refusal,
+    on_release,
     on_verdicts,
 )
 from schemas.profile import Profile
@@ -88,7 +90,7 @@ class SimulatedLoop:
 
     Args:
         story: What happens to the fleet.
-        judge_gates: Evaluates a candidate.
+        gates: Evaluate a candidate.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class SimulatedLoop:
         self._installed = _in_force(story.first, 0)
         self._on_the_way: list[ModelInForce] = []
         self._major, self._step, self._period = 1, 0, (0, 0)
+        self._refused_rows = 0.0
         self.history = LoopHistory([self._installed])
 
     def run(self) -> LoopHistory:
@@ -116,6 +119,7 @@ class SimulatedLoop:
             scores = self._installed.score(block.reshape(-1, block.shape[2])).reshape(block.shape[:2])
             seen = self._fleet.sense(first, end, scores, self._installed.version)
             self._watched(seen)
+            self._renew(seen.known_at)
             self._work(seen.known_at)
         return self.history
 
@@ -136,6 +140,17 @@ class SimulatedLoop:
                 self._start(action, seen.known_at)
             else:
                 self._extend(action, seen.known_at)
+
+    def _renew(self, now: datetime) -> None:
+        """Another run on a change that was learnt from little, as the scheduler starts it."""
+        lineage = self._champion.manifest.lineage
+        made = next((r for r in self.history.runs if lineage and r.run_id == lineage.run_id), None)
+        if lineage is None or made is None:
+            return
+        runs = self.history.runs
+        start = on_release(self._story.profile, runs, made, lineage.effective_rows, now)
+        if start is not None:
+            self._start(start, now)
 
     def _start(self, start: StartRun, now: datetime) -> None:
         number = len(self.history.runs)
@@ -167,7 +182,7 @@ class SimulatedLoop:
                 return
             self._save(run, replace(after, updated_at=now))
             if after.state is RunState.TRAINED:
-                self._follow_up(self.history.runs[-1], after, now)
+                self._follow_up(after.run_id, now)
 
     def _examined(self, run: TrainingRun, now: datetime) -> TrainingRun | None:
         profile = self._story.profile
@@ -194,6 +209,8 @@ class SimulatedLoop:
         found = self._examination(run, now)
         if (ended := while_collecting(run, found, profile)) is not None:
             return ended
+        if not may_build(run, found):
+            return self._wait(run, now, "it is less clear than it was")
         finding = finding_of(found)
         selection = select_rows(
             profile,
@@ -205,14 +222,15 @@ class SimulatedLoop:
         )
         dataset = dataset_of(connection, run, selection, self._champion.manifest, ())
         if lacks := dataset.lacks(profile, run.need or 0.0):
-            if now - run.updated_at < timedelta(seconds=profile.training.max_wait_s):
-                return None
-            return run.to(RunState.FAILED, detail=lacks)
+            return self._wait(run, now, lacks)
         return self._built(run, dataset, finding.moved, now)
 
-    def _built(
-        self, run: TrainingRun, dataset: Dataset, moved: Sequence[str], now: datetime
-    ) -> TrainingRun:
+    def _wait(self, run: TrainingRun, now: datetime, lacks: str) -> TrainingRun | None:
+        if now - run.updated_at < timedelta(seconds=self._story.profile.training.max_wait_s):
+            return None
+        return run.to(RunState.FAILED, detail=lacks)
+
+    def _built(self, run: TrainingRun, dataset: Dataset, moved: Sequence[str], now: datetime) -> TrainingRun:
         """Make the candidate, have it judged, and send it on its way if it passes."""
         story, before = self._story, self._champion
         plan = TrainingPlan(
@@ -240,9 +258,8 @@ class SimulatedLoop:
             self.history.refused.append(why)
         else:
             self._publish(made)
+        self._refused_rows = training_set.effective_rows if why else 0.0
         building = planned.to(RunState.BUILDING)
-        rows = training_set.effective_rows if why else 0.0
-        self._refused_rows = rows
         return building.to(RunState.TRAINED, version=made.manifest.version, detail=why)
 
     def _publish(self, made: BundleFiles) -> None:
@@ -253,12 +270,12 @@ class SimulatedLoop:
         self._on_the_way.append(model)
         self.history.models.append(model)
 
-    def _follow_up(self, _newest: TrainingRun, after: TrainingRun, now: datetime) -> None:
-        """A retry where the gates refused, as the scheduler starts it."""
+    def _follow_up(self, run_id: str, now: datetime) -> None:
+        """A retry where the gates refused the run's candidate, as the scheduler starts it."""
         if not self._refused_rows:
             return
         runs = self.history.runs
-        refused = next(r for r in runs if r.run_id == after.run_id)
+        refused = next(r for r in runs if r.run_id == run_id)
         start = on_refusal(self._story.profile, runs, refused, self._refused_rows)
         if start is not None:
             self._start(start, now)

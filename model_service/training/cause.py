@@ -34,8 +34,17 @@ MOST_IN_ALARM = 1 / 3
 """Share of a cohort in alarm before the onset above which the rest is not representative."""
 STEADY = 0.7
 """Share of the final shift from which, in the first part of the time since the onset, it counts as a step."""
+PARTS = 3
+"""Equal parts of the time since the onset. Before each has a drift window, a step and the beginning of a ramp
+look alike, and nothing is a new normal yet."""
+BEGUN = 0.2
+"""Share of the final shift from which, in the windows before the onset, a change had begun before it: what
+seems to have come at once is then the end of a ramp that was noticed late."""
 COHERENT = 0.7
 """Mean cosine to the common shift from which devices count as moved in the same way."""
+SURE = 2.0
+"""Standard errors by which, over the devices, a step must show as one."""
+TOO_EARLY = "whether it came at once or goes on cannot be told yet"
 ALARMED_SHARE = 0.5
 """Share of the moved devices in alarm from which a shift of several channels is not taken for harmless."""
 
@@ -49,6 +58,7 @@ class DeviceShift:
         parts: The same for equal parts of the time since the onset, shape (p, F); NaN: no window.
         noise: Standard deviation of ``shift`` while nothing happens, shape (F,).
         position: Mean after, on the reference scale, shape (F,).
+        eve: Mean shortly before the onset less mean before, shape (F,); None: not known.
         alarmed_before: It was in alarm at the onset.
         alarmed_after: An alarm began after the onset.
     """
@@ -61,6 +71,7 @@ class DeviceShift:
     position: Array
     alarmed_before: bool = False
     alarmed_after: bool = False
+    eve: Array | None = None
 
     @property
     def clear(self) -> Array:
@@ -91,7 +102,8 @@ class Cause:
     Attributes:
         kind: By the evidence.
         retrain: Whether it is a reason to retrain without a person's decision.
-        enough: False: too few devices sent anything since the onset; examine again when there is more.
+        enough: False: too few devices sent anything since the onset, or it is too recent to tell a step from
+            a ramp; examine again when there is more.
         moved: Features that moved in common.
         faulty: Ids of devices that look faulty: never train on them.
         evidence: The numbers behind it, by name.
@@ -119,6 +131,8 @@ class _Movement(NamedTuple):
         centre: Median position of the movers, shape (F,).
         similarity: Largest cosine of the common shift to a known fault.
         steadiness: 1: a step; less: the shift still grew.
+        begun: Share of the shift that was there before the onset.
+        early: Too little is known since the onset to tell a step from a ramp.
         coherence: Mean cosine of the movers to the common shift.
         alarmed: Share of the movers with an alarm since the onset.
     """
@@ -129,6 +143,8 @@ class _Movement(NamedTuple):
     centre: Array
     similarity: float
     steadiness: float
+    begun: float
+    early: bool
     coherence: float
     alarmed: float
 
@@ -157,6 +173,7 @@ def judge(
         "faulty_devices": float(len(found.faulty)),
         "fault_similarity": found.similarity,
         "steadiness": found.steadiness,
+        "begun": found.begun,
         "coherence": found.coherence,
         "alarmed_share": found.alarmed,
         "slow_verdicts": slow_verdicts,
@@ -166,6 +183,7 @@ def judge(
     }
     enough = len(known) >= FEW_DEVICES and 2 * len(observed.devices) >= observed.active
     kind, text = _kind(found, evidence, profile, enough=enough)
+    enough = enough and text != TOO_EARLY
     moved = tuple(n for n, x in zip(observed.features, found.common, strict=True) if x)
     faulty = tuple(sorted({*already_alarmed, *found.faulty}))
     retrain = kind in NEW_NORMAL
@@ -180,7 +198,7 @@ def _kind(
     count = f"{n} of {evidence['devices']:.0f} devices moved"
     names = ", ".join(d.device_id for d in found.movers[:3])
     one_channel = _one_scaled_channel(found.common, profile)
-    slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5
+    slow = found.steadiness < STEADY or found.begun > BEGUN or evidence["slow_verdicts"] > 0.5
     rules: tuple[tuple[bool, DriftKind, str], ...] = (
         (not enough, DriftKind.UNCLASSIFIED, "too few devices have windows both before and after the onset"),
         (
@@ -205,6 +223,7 @@ def _kind(
             DriftKind.DEGRADATION,
             f"{count} and go on moving: taken for wear unless a person decides otherwise",
         ),
+        (found.early, DriftKind.UNCLASSIFIED, TOO_EARLY),
         (
             share < policy.regime_share,
             DriftKind.UNCLASSIFIED,
@@ -236,7 +255,7 @@ def _analyse(
     movers = [d for d in known if d.clear.any()]
     common = np.zeros(width)
     if not movers:
-        return _Movement([], [], common, common, 0.0, 1.0, 1.0, 0.0)
+        return _Movement([], [], common, common, 0.0, 1.0, 0.0, False, 1.0, 0.0)
     # First by the whole shift, then by what is left without the common one: a regime may hide a fault.
     faulty = [d for d in movers if _clear_similarity(d.clear, d.shift, directions) >= similar]
     sound = [d for d in movers if d not in faulty]
@@ -251,6 +270,8 @@ def _analyse(
         centre=np.median([d.position for d in sound], axis=0),
         similarity=similarity(common, directions),
         steadiness=_steadiness(sound, common),
+        begun=_begun(sound, common),
+        early=not _surely_steady(sound, common),
         coherence=float(np.mean(cosines)),
         alarmed=float(np.mean([d.alarmed_after for d in sound])),
     )
@@ -289,6 +310,36 @@ def _steadiness(movers: Sequence[DeviceShift], common: Array) -> float:
         if len(along) >= 2 and along[-1] > 0:
             ratios.append(float(along[0] / along[-1]))
     return float(np.median(ratios)) if ratios else 1.0
+
+
+def _surely_steady(movers: Sequence[DeviceShift], common: Array) -> bool:
+    """Whether the devices show, beyond chance, that the shift was there from the beginning.
+
+    False where a part of the time has no windows yet.
+    """
+    length = float(np.linalg.norm(common))
+    if length == 0:
+        return True
+    found = [d.parts @ (common / length) for d in movers if len(d.parts) >= PARTS]
+    along = np.array([a[[0, -1]] for a in found if np.isfinite(a[[0, -1]]).all()]).reshape(-1, 2)
+    if 2 * len(along) < len(movers):
+        return False
+    margin = along[:, 0] - STEADY * along[:, 1]
+    error = float(margin.std(ddof=1)) / len(margin) ** 0.5 if len(margin) > 1 else 0.0
+    return float(margin.mean()) > SURE * error
+
+
+def _begun(movers: Sequence[DeviceShift], common: Array) -> float:
+    """Shift just before the onset as a share of the last one: the median of the devices; 0: not known."""
+    length = float(np.linalg.norm(common))
+    if length == 0:
+        return 0.0
+    axis, shares = common / length, []
+    for device in movers:
+        last = float(device.parts[-1] @ axis)
+        if device.eve is not None and np.isfinite(last) and last > 0:
+            shares.append(float(device.eve @ axis) / last)
+    return float(np.median(shares)) if shares else 0.0
 
 
 def _one_scaled_channel(common: Array, profile: Profile) -> bool:

@@ -139,9 +139,17 @@ def after_examination(
     return run.to(state, finding=finding, detail=says)
 
 
+def may_build(run: TrainingRun, found: Examination | None) -> bool:
+    """Whether a candidate may be made by the newest look at the drift; None: no drift is behind the run.
+
+    A look that is less clear than the one before is no reason to give up, and none to train either.
+    """
+    return found is None or found.cause.retrain or run.by_person
+
+
 def while_collecting(run: TrainingRun, found: Examination, profile: Profile) -> TrainingRun | None:
     """The run as a later look at its drift ends it; None: it goes on collecting."""
-    if found.cause.retrain or not found.cause.enough or run.by_person:
+    if not found.cause.enough or may_build(run, found):
         return None
     finding = finding_of(found)
     return run.to(state_after(found, profile), finding=finding, detail=finding.text)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from feature_store import duck
 from feature_store.labels import LABELLER, instant
 from feature_store.views import alarms_sql
-from model_service.training.cause import CohortShifts, DeviceShift
+from model_service.training.cause import PARTS, CohortShifts, DeviceShift
 from schemas.boot_ids import GATEWAY
 from schemas.instants import to_us
 from schemas.manifest import Manifest
@@ -31,9 +31,9 @@ Array = NDArray[np.float64]
 
 LOOKBACK_WINDOWS = 24
 """Drift windows before the onset from which a device's usual means are taken."""
-PARTS = 3
-"""Equal parts of the time since the onset: a shift that still grows is larger in the last one."""
-_BEFORE, _ONSET = -1, 0
+EVE_WINDOWS = 3
+"""Drift windows before the onset in which a change that was noticed late had begun already."""
+_BEFORE, _EVE, _ONSET = -2, -1, 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ class _DeviceMeans(NamedTuple):
     """Means of one device's features, by part of the time.
 
     Attributes:
-        means: By part, shape (F,); NaN: no window. Part -1 is before the onset, 0 the onset's own window.
+        means: By part, shape (F,); NaN: no window. Part -2 is before the onset, -1 the end of that, 0 the
+            onset's own window.
         windows: Number of windows by part.
     """
 
@@ -163,10 +164,12 @@ def _means(
 ) -> dict[str, _DeviceMeans]:
     """By device, the mean of each feature before the onset, in the onset's own window, and in parts after it.
 
-    The drift window before the onset is left out: the change may have begun within it.
+    The end of the time before is kept apart. The drift window before the onset is left out: the change may
+    have begun within it.
     """
     window = timedelta(seconds=profile.drift.window_s)
     first, settled = onset - LOOKBACK_WINDOWS * window, onset + window
+    eve = onset - (1 + EVE_WINDOWS) * window
     # The time after the onset's own window, up to the newest summary, in PARTS equal parts.
     length = max((_newest(connection, profile, known_at) - settled) / PARTS, window)
     length_us = length // timedelta(microseconds=1)
@@ -175,7 +178,8 @@ def _means(
         connection,
         f"""
         SELECT device_id, feature, CASE
-            WHEN period_start < {instant(onset - window)} THEN {_BEFORE}
+            WHEN period_start < {instant(eve)} THEN {_BEFORE}
+            WHEN period_start < {instant(onset - window)} THEN {_EVE}
             WHEN period_start < {instant(settled)} THEN {_ONSET}
             ELSE 1 + least({PARTS - 1}, (epoch_us(period_start) - {to_us(settled)}) // {length_us})
             END AS part,
@@ -213,9 +217,11 @@ def _shift(device_id: str, cohort: str, device: _DeviceMeans, scale: ReferenceSc
     The onset's own window may hold the old regime as well: it counts only while there is nothing later.
     """
     after = sorted(p for p in device.means if p > _ONSET) or [p for p in device.means if p == _ONSET]
-    if _BEFORE not in device.means or not after:
+    usual = _BEFORE if _BEFORE in device.means else _EVE  # with a short past there is nothing but its end
+    if usual not in device.means or not after:
         return None
-    before = scale.scaled(device.means[_BEFORE])
+    before = scale.scaled(device.means[usual])
+    eve = scale.scaled(device.means[_EVE]) - before if {_BEFORE, _EVE} <= device.means.keys() else None
     counts = np.array([device.windows[p] for p in after], dtype=np.float64)
     positions = np.array([scale.scaled(device.means[p]) for p in after])
     shift = np.average(positions - before, axis=0, weights=counts)
@@ -225,8 +231,9 @@ def _shift(device_id: str, cohort: str, device: _DeviceMeans, scale: ReferenceSc
         cohort,
         shift=np.where(whole, shift, 0.0),
         parts=np.where(whole, positions - before, 0.0),
-        noise=np.where(whole, scale.noise(device.windows[_BEFORE], int(counts.sum())), 1.0),
+        noise=np.where(whole, scale.noise(device.windows[usual], int(counts.sum())), 1.0),
         position=np.average(positions, axis=0, weights=counts),
+        eve=None if eve is None else np.where(np.isfinite(eve), eve, 0.0),
     )
 
 

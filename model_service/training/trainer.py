@@ -44,6 +44,7 @@ from model_service.training.examine import (
     after_examination,
     examine,
     finding_of,
+    may_build,
     while_collecting,
 )
 from model_service.training.lineage import lineage_of, lineage_rows, selection_of, stored_selection
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 
 LACKS = "waits for rows; it has "
 """How the detail of a run begins that collects rows."""
+UNCLEAR = "rows of a change that is less clear than it was"
+"""What a run lacks whose drift, looked at again, is no longer surely a new normal."""
 TASK = "training"
 """Task under which the rows of training sets are committed to the lake."""
 
@@ -174,6 +177,8 @@ class Trainer:
             if (ended := while_collecting(run, found, profile)) is not None:
                 detail = {"cause": finding.kind, "cut": cut.id, "says": finding.text}
                 return self._save(run, ended, now, f"run_{ended.state}", detail, again=cut.id)
+        if not may_build(run, found):
+            return self._wait_for_rows(run, profile, now, UNCLEAR)
         with closing(connect(self._lake.root, cut.id)) as lake_connection:
             selection = select_rows(
                 profile,

@@ -14,10 +14,13 @@ from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.training.cause import Cause, judge
 from model_service.training.run_states import RunState
 from model_service.training.shifts import ReferenceScale, read_shifts
-from model_service.training.training_run import DriftFinding
+from model_service.training.training_run import DriftFinding, TrainingRun
 from schemas.drift_vocabulary import DriftKind
 from schemas.manifest import Manifest
 from schemas.profile import Profile
+
+INSPECT = "Look at the machines; `edgeloop device relearn` where what they do is a new normal"
+"""What there is to do about a drift that no training can follow."""
 
 
 class Examination(NamedTuple):
@@ -103,3 +106,50 @@ def finding_of(found: Examination) -> DriftFinding:
         moved=cause.moved,
         faulty=cause.faulty,
     )
+
+
+def after_examination(
+    run: TrainingRun, found: Examination, profile: Profile, *, waited: bool, untaught: str, held: str
+) -> TrainingRun | None:
+    """The run as its examination leaves it; None: it is to be examined again when there is more.
+
+    Args:
+        run: It is being examined.
+        found: What its drift was found to be.
+        profile: Its training policy says whether a run goes on by itself.
+        waited: It has waited as long as it may.
+        untaught: Why no model of its family can be trained; empty: one can.
+        held: Why a drift of the model in force waits for a person; empty: it does not.
+    """
+    cause = found.cause
+    if not cause.enough and not waited:
+        return None
+    state, finding, says = state_after(found, profile), finding_of(found), cause.text
+    if untaught:
+        # A person could not have it trained either: the run waits for nobody, and says what can be done.
+        state, says = RunState.DECLINED, f"{untaught}. {INSPECT}"
+        finding = finding.model_copy(update={"text": says})
+    elif state is RunState.COLLECTING and held:
+        state, says = RunState.WAITING, held
+        finding = finding.model_copy(update={"text": f"{finding.text}. {held}"})
+    was_wear = run.finding is not None and run.finding.kind == DriftKind.DEGRADATION
+    if state is RunState.WAITING and was_wear:
+        # The last examination found wear. That this one is less clear is no reason to ask a person.
+        state, finding = RunState.DECLINED, run.finding or finding
+    return run.to(state, finding=finding, detail=says)
+
+
+def may_build(run: TrainingRun, found: Examination | None) -> bool:
+    """Whether a candidate may be made by the newest look at the drift; None: no drift is behind the run.
+
+    A look that is less clear than the one before is no reason to give up, and none to train either.
+    """
+    return found is None or found.cause.retrain or run.by_person
+
+
+def while_collecting(run: TrainingRun, found: Examination, profile: Profile) -> TrainingRun | None:
+    """The run as a later look at its drift ends it; None: it goes on collecting."""
+    if not found.cause.enough or may_build(run, found):
+        return None
+    finding = finding_of(found)
+    return run.to(state_after(found, profile), finding=finding, detail=finding.text)

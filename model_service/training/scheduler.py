@@ -18,6 +18,7 @@ from feature_store.lake_registry import used_profiles
 from model_service.detectors.bank_store import fitted_families
 from model_service.in_turn import each_in_turn
 from model_service.registry.bundle_store import learnable_families
+from model_service.registry.candidates import champion_version, manifest_of
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
 from model_service.training.run_states import RunState
@@ -40,6 +41,7 @@ from model_service.training.trigger import (
     nothing_to_learn,
     on_clock,
     on_refusal,
+    on_release,
     on_verdicts,
     shared_family,
 )
@@ -96,6 +98,8 @@ class TrainingScheduler:
             if _has_clock(profile) and profile.model.family in self._learnable():
                 self._poll_clock(profile)
         self._poll_refusals()
+        for profile in self._known.values():
+            self._poll_release(profile)
 
     def work(self) -> None:
         """Take every open run as far as it can go; an error in one profile does not hold up the others.
@@ -191,6 +195,21 @@ class TrainingScheduler:
                 start = on_refusal(profile, known, run, rows)
                 if start is not None:
                     self._start(connection, profile, start, now)
+
+    def _poll_release(self, profile: Profile) -> None:
+        """Start another run on a change whose model is in force, where that was made from little."""
+        now, family = self._clock(), profile.model.family
+        with self._registry.reading() as connection:
+            version, known = champion_version(connection, family), runs_of(connection, family)
+        made = next((r for r in known if version is not None and r.version == version), None)
+        if made is None or version is None or on_release(profile, known, made, 0.0, now) is None:
+            return
+        with self._registry.transaction() as connection:
+            lineage = manifest_of(connection, version).get("lineage") or {}
+            rows = float(lineage.get("effective_rows", 0.0))
+            start = on_release(profile, runs_of(connection, family), made, rows, now)
+            if start is not None:
+                self._start(connection, profile, start, now)
 
     def _count_labels(self, cut: Cut) -> None:
         with_label_count = [p for p in self._known.values() if p.training.label_count is not None]

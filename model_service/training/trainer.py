@@ -39,7 +39,14 @@ from model_service.training.datasets import (
     newest_row,
     select_rows,
 )
-from model_service.training.examine import Examination, examine, finding_of, state_after
+from model_service.training.examine import (
+    Examination,
+    after_examination,
+    examine,
+    finding_of,
+    may_build,
+    while_collecting,
+)
 from model_service.training.lineage import lineage_of, lineage_rows, selection_of, stored_selection
 from model_service.training.proposing import Proposer
 from model_service.training.run_states import RunState
@@ -47,7 +54,6 @@ from model_service.training.run_store import get, in_states, save
 from model_service.training.training_run import DriftFinding, RunReason, TrainingPlan, TrainingRun
 from model_service.training.trigger import nothing_to_learn
 from model_service.training.verdict_reading import verdicts_of
-from schemas.drift_vocabulary import DriftKind
 from schemas.errors import DatasetError, OperatorError, RejectedError, RetryableError, TaskLostError
 from schemas.manifest import Manifest
 from schemas.profile import Profile
@@ -57,8 +63,8 @@ log = logging.getLogger(__name__)
 
 LACKS = "waits for rows; it has "
 """How the detail of a run begins that collects rows."""
-INSPECT = "Look at the machines; `edgeloop device relearn` where what they do is a new normal"
-"""What there is to do about a drift that no training can follow."""
+UNCLEAR = "rows of a change that is less clear than it was"
+"""What a run lacks whose drift, looked at again, is no longer surely a new normal."""
 TASK = "training"
 """Task under which the rows of training sets are committed to the lake."""
 
@@ -143,28 +149,20 @@ class Trainer:
         if cut is None:
             return False
         found = self._examination(run, profile, cut)
-        cause, says = found.cause, found.cause.text
-        waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
-        if not cause.enough and not waited:
+        learnable = learnable_families() | fitted_families(self._settings.root)
+        examined = after_examination(
+            run,
+            found,
+            profile,
+            waited=now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s),
+            untaught=nothing_to_learn(run.family, learnable),
+            held=self._held(run.family),
+        )
+        if examined is None:
             return False
-        state, finding = state_after(found, profile), finding_of(found)
-        if why := nothing_to_learn(run.family, learnable_families() | fitted_families(self._settings.root)):
-            # A person could not have it trained either: the run waits for nobody, and says what can be done.
-            state, says = RunState.DECLINED, f"{why}. {INSPECT}"
-            finding = finding.model_copy(update={"text": says})
-        elif state is RunState.COLLECTING and (why := self._held(run.family)):
-            state, says = RunState.WAITING, why
-            finding = finding.model_copy(update={"text": f"{finding.text}. {why}"})
-        if (
-            state is RunState.WAITING
-            and run.finding is not None
-            and run.finding.kind == DriftKind.DEGRADATION
-        ):
-            # The last examination found wear. That this one is less clear is no reason to ask a person.
-            state, finding = RunState.DECLINED, run.finding
-        log.info("the drift of run %s is of kind %s: %s", run.run_id, cause.kind, says)
-        detail = {"cause": cause.kind, "cut": cut.id, **_rounded(cause.evidence), "says": says}
-        examined = run.to(state, finding=finding, detail=says)
+        kind, says, state = found.cause.kind, examined.detail, examined.state
+        log.info("the drift of run %s is of kind %s: %s", run.run_id, kind, says)
+        detail = {"cause": kind, "cut": cut.id, **_rounded(found.cause.evidence), "says": says}
         return self._save(run, examined, now, f"run_{state}", detail, again=cut.id)
 
     def _collect(self, run: TrainingRun, profile: Profile, now: datetime) -> bool:
@@ -176,13 +174,11 @@ class Trainer:
         if run.onset is not None:
             found = self._examination(run, profile, cut)
             finding = finding_of(found)
-            if not found.cause.retrain and found.cause.enough and not run.by_person:
-                state = state_after(found, profile)
+            if (ended := while_collecting(run, found, profile)) is not None:
                 detail = {"cause": finding.kind, "cut": cut.id, "says": finding.text}
-                ended = run.to(state, finding=finding, detail=finding.text)
-                return self._save(run, ended, now, f"run_{state}", detail, again=cut.id)
-            if not found.cause.enough and not run.by_person:
-                return self._wait_for_rows(run, profile, now, found.cause.text)
+                return self._save(run, ended, now, f"run_{ended.state}", detail, again=cut.id)
+        if not may_build(run, found):
+            return self._wait_for_rows(run, profile, now, UNCLEAR)
         with closing(connect(self._lake.root, cut.id)) as lake_connection:
             selection = select_rows(
                 profile,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from model_service.training.run_states import OPEN, RunState
+from model_service.training.run_states import OPEN, UNFINISHED, RunState
 from model_service.training.training_run import RunReason, TrainingRun
 from schemas.profile import Profile
 
@@ -14,6 +14,8 @@ MOST_FOLLOW_UPS = 2
 """Most retries on a change whose candidates were refused."""
 MORE_ROWS = 1.5
 """A retry must have this multiple of the effective rows that the refused candidate was trained on."""
+MOST_RENEWALS = 2
+"""Most further models of a change that was learnt."""
 SAME_ONSET_WINDOWS = 3
 """Verdicts whose onsets are at most this many drift windows apart belong to one change."""
 NOT_YET = "A profile of your own gets its first model by `edgeloop model fit`"
@@ -35,8 +37,8 @@ class StartRun:
     """A new run.
 
     Attributes:
-        retry_of: Id of the run whose candidate was refused; empty: it is not a retry.
-        need: Effective rows that a retry must have.
+        retry_of: Id of the run on the same change that it follows; empty: it follows none.
+        need: Effective rows that it must then have.
     """
 
     reason: RunReason
@@ -118,6 +120,32 @@ def on_refusal(
         return None
     need = MORE_ROWS * effective_rows
     return StartRun(RunReason.DRIFT, refused.onset, refused.verdicts, refused.run_id, need)
+
+
+def on_release(
+    profile: Profile, known: Sequence[TrainingRun], made: TrainingRun, effective_rows: float, now: datetime
+) -> StartRun | None:
+    """Another run on a change that was learnt from little, once twice the time has passed; None: not now.
+
+    A first model of a new normal is trained on what there is soon after the onset. What takes longer to
+    settle it cannot know, and its own estimates are rough. So it is trained again on about twice the rows,
+    and again after that; the gates let through what is better.
+
+    Args:
+        profile: Gives the training policy.
+        known: Runs of the family, oldest first.
+        made: The run that made the model in force.
+        effective_rows: Number that this model was trained on.
+        now: The current time.
+    """
+    if not profile.training.auto or made.reason is not RunReason.DRIFT or made.onset is None:
+        return None
+    if any(r.state in UNFINISHED for r in known) or known[-1].run_id != made.run_id:
+        return None  # something else has happened since
+    renewed = [r for r in known if r.onset == made.onset and r.state is RunState.TRAINED]
+    if len(renewed) > MOST_RENEWALS or now - made.onset < 2 * (made.updated_at - made.onset):
+        return None
+    return StartRun(RunReason.DRIFT, made.onset, made.verdicts, made.run_id, MORE_ROWS * effective_rows)
 
 
 def on_clock(profile: Profile, facts: ClockFacts, now: datetime) -> StartRun | None:

@@ -1,0 +1,1 @@
+"""Does retraining help? The loop from drift to signed model, in simulated time, beside plainer policies."""

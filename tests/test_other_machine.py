@@ -71,6 +71,7 @@ def rows_of(edgeloop, device):
 SENSE = ("--source", "simulate", "--pace", "flat_out", "--duration-s", "60")
 
 
+@pytest.mark.long
 def test_a_device_elsewhere_needs_its_bundle_and_nothing_else(edgeloop, address, tmp_path):
     pump, file = tmp_path / "pump.toml", tmp_path / "pump-7.json"
     pump.write_text(builtin_profiles()["machine"].read_text().replace('name = "machine"', 'name = "pump"', 1))

@@ -507,7 +507,7 @@ def test_init_killed_at_any_write_goes_on_at_the_next_call(tmp_path: Path):
     assert point > 30
 
 
-@pytest.mark.sliced(one_of=3)
+@pytest.mark.sliced(one_of=4)
 @pytest.mark.faults
 @pytest.mark.parametrize("what", ["publish", "rotate-timestamp", "rotate-root", "rotate-gate"])
 def test_publication_and_rotation_killed_at_any_write_go_on_at_the_next_call(tmp_path: Path, what: str):

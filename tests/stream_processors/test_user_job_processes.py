@@ -119,6 +119,7 @@ def test_a_plain_client_sees_a_jobs_newest_rows_although_no_device_sends(jobs):
     wait_until(lambda: shown() == jobs.feed.rows, 30, "the catalog to show the job's rows")
 
 
+@pytest.mark.sliced(one_of=2)
 @pytest.mark.parametrize(
     ("fault", "says"),
     [

@@ -32,7 +32,7 @@ def test_what_is_lost_between_fetch_and_buffer_is_fetched_again_the_newest_too(c
     assert losing.log_path.read_text().count("LOST") >= 3
 
 
-@pytest.mark.sliced(one_of=2)
+@pytest.mark.sliced(one_of=4)
 @pytest.mark.parametrize("step", ["stage", "decide", "apply", "conclude"])
 def test_a_worker_killed_after_any_step_is_replaced_without_loss(cloud, step):
     feed = Feed(cloud)

@@ -147,8 +147,10 @@ def alarms_gained(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | No
     # Three times the alarms that were predicted: all above what the old model raises as well are gained.
     guess = predicted.gained.guess
     excessive = guess + (NOISY - 1.0) * predicted.new.guess
+    # The length of a run is itself measured: few long ones would make the windows count for too much.
     runs, windows = counts.runs, counts.windows / length
-    absence = evidence_of_absence(runs, guess * windows, excessive * windows)
+    surely = windows / (1 + 1 / math.sqrt(counts.runs + 1))
+    absence = evidence_of_absence(runs, guess * surely, excessive * surely, counts.devices)
     shown = absence >= 1 / BETA
     answer: MeasureAnswer = "harmful" if evidence >= 1 / ALPHA else "shown" if shown else "open"
     value = counts.events / counts.windows

@@ -118,7 +118,10 @@ def test_a_soak_reports_whenever_its_windows_have_grown_and_counts_on_from_the_w
 def test_a_soak_ends_when_no_phase_can_soak_longer():
     soak, window = soaking(12 * HOP_S), next(synthetic_windows(MACHINE, "m-1"))
     soak.observe(window, outcome())
-    assert not soak.is_over
+    assert (soak.is_over, soak.due()) == (False, None)
     soak.observe(window, outcome())
+    last = soak.due()
     assert soak.is_over
+    assert last is not None
+    assert last.windows == 12, "what is left is reported at the end"
     assert soaking(3.0).is_over, "the watch was as long as any soak"

@@ -20,7 +20,7 @@ def main() -> int:
     """Measure; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDINGS)
-    parser.add_argument("--fleets", type=int, default=10, help="fleets of each kind")
+    parser.add_argument("--fleets", type=int, default=3, help="fleets of each kind")
     parser.add_argument("--first", type=int, default=6000, help="first seed")
     parser.add_argument("--write", type=Path, help="page whose figures to replace")
     given = parser.parse_args()

@@ -13,7 +13,7 @@ from schemas.profile import Profile
 from schemas.profile_file import parse_profile
 
 COHORTS, FEATURES, DEVICES = 4, 3, 5
-ROWS, WINDOWS, ONSET = 60, 80, 40
+ROWS, WINDOWS, ONSET = 60, 200, 100
 
 
 class FleetCase(NamedTuple):

@@ -37,7 +37,7 @@ def summary(
     if record.state == "draft":
         behind = queued_behind(connection, record.group)
         waits = f"queued: starts by itself once {behind} has ended" if behind else "starts at once"
-        unborn: dict[str, Any] = {"numbers": None, "channels": [], "outcome": None}
+        unborn: Json = {"numbers": None, "channels": [], "outcome": None}
         return {**_head(record), **unborn, "next": waits, "queued_behind": behind}
     observed = observe(connection, record, RolloutReports.of(record), policy, family_of)
     published = observed.published_at("phase", record.phase, record.ring(record.phase))

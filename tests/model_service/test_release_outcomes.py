@@ -102,9 +102,9 @@ def test_a_loop_begins_with_the_drift_that_led_to_the_model(rig):
     with rig.registry.transaction() as connection:
         row = {
             "run_id": "r", "family": FAMILY, "profile": FAMILY, "state": "trained", "reason": "drift",
-            "kind": "", "verdicts": ["task-00/1/0", "task-00/2/0"], "onset": began.timestamp(),
-            "seed": 1, "detail": "",
-            "requested_by": "trainer", "created_at": began.timestamp() + 90, "updated_at": began.timestamp(),
+            "kind": "", "verdicts": ["task-00/1/0", "task-00/2/0"], "onset": began.timestamp(), "seed": 1,
+            "detail": "", "requested_by": "trainer", "created_at": began.timestamp() + 90,
+            "updated_at": began.timestamp(),
         }  # fmt: skip
         connection.execute(insert(runs).values(**row))
     detected = [began + timedelta(seconds=s) for s in (60, 70, 5)]

@@ -1,6 +1,7 @@
 """Drift job: each partial counts once, windows are judged once, bad messages stop no other."""
 
 import json
+import math
 from datetime import timedelta
 from itertools import pairwise
 
@@ -99,6 +100,45 @@ def test_rows_and_messages_say_the_same_under_one_id():
     assert (message.topic, message.key) == ("drift.v1", COHORT)
     assert event | {"evidence": json.dumps(event["evidence"])} == {k: row[k] for k in event}
     assert event["event_id"] == f"task-03/{row['_offset']}/0"
+
+
+def needed(runner: JobRunner) -> list[float]:
+    """Of each verdict, the evidence that it needed: logarithm of the e-value to base 10."""
+    return [v["evidence"]["log10_e_needed"] for v in verdicts(runner)]
+
+
+def test_verdicts_of_one_cohort_pay_for_those_of_another_and_more_series_cost_each():
+    def of(step_at):
+        """Partials of a window in one batch, of a cohort for each step."""
+        return [
+            [
+                partial(
+                    TASKS[0],
+                    w,
+                    40 + wobble(w) + 8 * (w >= at),
+                    cohort=f"machine/{n}",
+                    event_id=f"task-00/{w}/{n}",
+                )
+                for n, at in enumerate(step_at)
+            ]
+            for w in range(18)
+        ]
+
+    alone = needed(play(of([10])))
+    early, late = needed(play(of([8, 12])))
+    assert early == pytest.approx(alone[0] + math.log10(2))
+    assert late == pytest.approx(early - math.log10(2))
+
+
+def test_a_state_from_before_verdicts_were_counted_goes_on():
+    runner = play([[value] for value in story()])
+    assert list(runner.state["verdicts"].values()) == [1]
+    del runner.state["verdicts"]
+    again = [partial(TASKS[0], w, 48 + wobble(w) + (9 if w >= 40 else 0)) for w in range(16, 46)]
+    runner.run(FOREVER_S + 1, messages=logged(again, FOREVER_S + 1, 16))
+    runner.run(2 * FOREVER_S)
+    assert len(verdicts(runner)) == 2
+    assert list(runner.state["verdicts"].values()) == [1]
 
 
 @settings(max_examples=40)

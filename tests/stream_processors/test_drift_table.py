@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.drift import recorded_drifts, simulated_fleets
+from benchmarks.drift.retrain_rules import RULES, Alarm
 from tests.edge_producer.recordings import recording
-from tests.stream_processors.drift_recordings import RECORDINGS, verdicts
 from tests.stream_processors.drift_table import COHORTS, DRIFTS, QUIET, line, outcome, series
 
 PAGE = (Path(__file__).parents[2] / "docs" / "drift.md").read_text(encoding="utf-8")
@@ -48,5 +49,43 @@ def test_a_quiet_series_gives_the_false_verdicts_that_the_page_says():
 @pytest.mark.recordings
 def test_a_cobot_that_warms_up_from_its_first_window_has_no_verdict():
     """The page says none; the other recordings take longer."""
-    [cobot] = [r for r in RECORDINGS if r.name.startswith("cobot")]
-    assert verdicts(recording(cobot.path).parents[1], cobot) == []
+    [cobot] = [r for r in recorded_drifts.RECORDED if r.name.startswith("cobot")]
+    cells = recorded_drifts.samples(recording(cobot.path).parents[1], cobot)
+    _, windows = recorded_drifts.windows_of(cobot, cells)
+    assert RULES["edgeloop"]([windows], recorded_drifts.profile_of(cobot, cells)) == []
+
+
+def test_only_the_first_alarm_of_a_series_that_has_drifted_is_right():
+    case = simulated_fleets.FleetCase("one drifts", 0.0, drifting=1)
+    at = simulated_fleets.ONSET
+    alarms = [
+        Alarm(0, "c0_last", at - 1, at - 1),
+        Alarm(0, "c0_last", at + 3, at),
+        Alarm(0, "c0_last", at + 9, at, retrains=False),
+        Alarm(1, "c0_last", at + 3, at),
+    ]
+    assert simulated_fleets.score(case, alarms) == (4, 3 / 4, 2, 1, [4])
+    assert simulated_fleets.score(case, []) == (0, 0.0, 0, 0, [])
+
+
+def test_of_a_small_fleet_each_rule_makes_what_it_is_there_to_make():
+    """Always: in every window; never: in none; ours: every drift of this size, and nothing else."""
+    case = simulated_fleets.FleetCase("one drifts", 0.9, drifting=1, size=3.0)
+    fleet, profile = simulated_fleets.fleet(case, 3), simulated_fleets.profile()
+    got = {n: simulated_fleets.score(case, RULES[n](fleet, profile)) for n in ("edgeloop", "always", "never")}
+    assert (got["edgeloop"].false_share, got["edgeloop"].found) == (0.0, simulated_fleets.FEATURES)
+    assert got["always"].alarms == simulated_fleets.COHORTS * simulated_fleets.WINDOWS
+    assert got["never"].alarms == 0
+
+
+def test_an_alarm_on_a_recording_counts_for_the_span_that_it_is_about():
+    recorded = recorded_drifts.RecordedDrift(
+        "r", "", "", ("v",), 3600, (("1970-01-02 00:00", "1970-01-02 06:00"),)
+    )
+    alarms = [
+        Alarm(0, "c0_last", 21, 20),
+        Alarm(0, "c0_last", 30, 26),
+        Alarm(0, "c0_last", 90, 80, retrains=False),
+    ]
+    assert recorded_drifts.score(recorded, 0, alarms) == (1, [0], 1, 0)
+    assert recorded_drifts.score(recorded, 24, []) == (0, [], 0, 0)

@@ -204,7 +204,10 @@ def _share(values: np.ndarray, devices: int) -> TaskShare:
 
 
 def causes(injections: tuple[Injection, ...], seed: int, root: Path, **size: int) -> list[Cause]:
-    """The cause that the trainer would have found at each verdict on the fleet, in order."""
+    """The cause that the trainer would have found at each verdict on the fleet, in order.
+
+    Where it says that it does not know enough yet, the trainer looks again at each later cut.
+    """
     of = fleet(injections, seed, **size)
     store(root, of)
     found = []
@@ -212,7 +215,12 @@ def causes(injections: tuple[Injection, ...], seed: int, root: Path, **size: int
         for known_at, new in verdicts(of):
             onset = min(v["onset"] for v in new)
             kinds = [v["kind"] for v in new]
-            found.append(examine(con, MACHINE, CHAMPION.manifest, onset, known_at, (COHORT,), kinds).cause)
+            looks = range(0, of.features.shape[1], PERIOD)
+            for later in (known_at + timedelta(seconds=s) for s in looks):
+                cause = examine(con, MACHINE, CHAMPION.manifest, onset, later, (COHORT,), kinds).cause
+                if cause.enough or later >= START + timedelta(seconds=of.features.shape[1]):
+                    break
+            found.append(cause)
     return found
 
 

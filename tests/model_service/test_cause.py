@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_producer.sources.scenario import Injection
 from model_service.models.fault_bank import load_fault_bank
-from model_service.training.cause import CohortShifts, DeviceShift, judge
+from model_service.training.cause import STEADY, CohortShifts, DeviceShift, judge
 from model_service.training.examine import fault_directions
 from model_service.training.shifts import ReferenceScale
 from tests.model_service.drifting_fleets import (
@@ -27,11 +27,11 @@ FAULTS = fault_directions(load_fault_bank("machine"), SCALE)
 SMALL = {"devices": 12, "seconds": 105}
 
 
-def moved(shift, *, device="d", parts=(1.0, 1.0, 1.0), noise=0.2, **alarms) -> DeviceShift:
+def moved(shift, *, device="d", parts=(1.0, 1.0, 1.0), noise=0.2, **more) -> DeviceShift:
     """A device that moved by this much."""
     vector = np.asarray(shift, dtype=float)
     stages = np.array([vector * share for share in parts])
-    return DeviceShift(device, "c", vector, stages, np.full(len(NAMES), noise), vector, **alarms)
+    return DeviceShift(device, "c", vector, stages, np.full(len(NAMES), noise), vector, **more)
 
 
 def cohort(*devices: DeviceShift, still: int = 0) -> CohortShifts:
@@ -73,6 +73,33 @@ def test_what_moves_as_a_known_fault_does_is_degradation_however_many_and_sudden
 def test_what_goes_on_moving_is_degradation():
     assert kind(cohort(*[moved(WARMER, parts=(0.3, 0.6, 1.0)) for _ in range(8)], still=2)) == "degradation"
     assert kind(cohort(*[moved(WARMER) for _ in range(8)], still=2), slow_verdicts=1.0) == "degradation"
+
+
+def test_a_step_and_the_beginning_of_a_ramp_are_not_told_apart_before_each_part_of_the_time_has_windows():
+    for parts in ((1.0,), (1.0, 1.0)):
+        found = judge(cohort(*[moved(WARMER, parts=parts) for _ in range(8)], still=2), FAULTS, MACHINE)
+        assert (found.kind, found.enough, found.retrain) == ("unclassified", False, False)
+
+
+def test_what_is_surely_a_fault_is_said_to_be_one_at_once():
+    found = judge(cohort(*[moved(6 * FAULTS[0], parts=(1.0,)) for _ in range(8)]), FAULTS, MACHINE)
+    assert (found.kind, found.enough) == ("degradation", True)
+
+
+def test_what_had_begun_before_its_onset_was_no_step():
+    """Whoever notices a ramp late sees little growth since: the windows before it tell."""
+    late = [moved(WARMER, parts=(0.8, 0.9, 1.0), eve=0.5 * WARMER) for _ in range(8)]
+    assert kind(cohort(*late, still=2)) == "degradation"
+    wandered = [moved(WARMER, eve=0.1 * WARMER) for _ in range(8)]
+    assert kind(cohort(*wandered, still=2)) == "sensor_recalibration"
+
+
+def test_devices_that_do_not_agree_that_it_came_at_once_are_looked_at_again():
+    """Their median is a step, and chance alone may have made it one."""
+    parts = [(1.4, 1.0, 0.6), (0.3, 0.6, 1.2), (1.3, 1.0, 0.7), (0.2, 0.9, 1.1), (1.2, 1.0, 0.8)]
+    found = judge(cohort(*[moved(WARMER, parts=p) for p in parts]), FAULTS, MACHINE)
+    assert (found.kind, found.enough) == ("unclassified", False)
+    assert found.evidence["steadiness"] >= STEADY
 
 
 def test_one_device_is_no_cohort():

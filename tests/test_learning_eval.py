@@ -21,7 +21,7 @@ from edge_producer.sensed_rows import Row
 
 @pytest.fixture(scope="module")
 def pool() -> FleetStory:
-    return machine_story("nothing", 3, 8, 40)
+    return machine_story("nothing", 3, 12, 60)
 
 
 def test_a_harmless_recalibration_is_learnt_and_the_loop_costs_less_than_never():
@@ -119,10 +119,11 @@ def test_inclusion_probabilities_are_those_of_the_devices_filter(pool):
 
 def test_without_inclusion_probabilities_generations_go_deaf_and_with_them_they_do_not(pool):
     fair, alike = (
-        generations(pool, gated=False, moved=True, weighted=weighted, count=8) for weighted in (True, False)
+        generations(pool, gated=False, moved=True, weighted=weighted, count=15) for weighted in (True, False)
     )
-    assert fair.recall[-1] > alike.recall[-1] + 0.05
-    assert fair.recall[-1] > fair.recall[0] - 0.1
+    assert np.mean(fair.recall[5:]) > np.mean(alike.recall[5:]) + 0.02
+    assert alike.recall[-1] < alike.recall[0] - 0.02
+    assert fair.recall[-1] > fair.recall[0] - 0.03
 
 
 def test_gates_keep_growing_wear_out_of_the_accepted_baseline(pool):

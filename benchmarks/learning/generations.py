@@ -1,8 +1,8 @@
 """Fifty generations of the loop: what a model decides filters what is sent, and that trains the next model.
 
 Each generation scores the windows of a fleet. The filter's rules on scores give each row its inclusion
-probability, and what is sent adapts the model. The gates on scores compare it with its champion on newer rows;
-what passes is the next champion. All arithmetic is the product's; windows are drawn anew from a pool of
+probability, and what is sent adapts the model. The gates on scores compare it with its champion on newer
+rows; what passes is the next champion. All arithmetic is the product's; windows are drawn anew from a pool of
 simulated ones, and wear is the frozen bank's effect, growing.
 """
 
@@ -26,8 +26,10 @@ GENERATIONS, WINDOWS = 50, 80
 POOL_DEVICES, POOL_WINDOWS = 20, 60
 RARE = 0.05
 """Share of healthy windows in a rare state of the machine: far out, and no fault."""
-RARE_SHIFT = 2.2
-"""How far out, in the first model's spreads, in temperature and current."""
+RARE_SHIFT = 3.0
+"""How far out, in the first model's spreads."""
+RARE_FEATURES = ("vibration_rms", "vibration_peak", "vibration_band_high", "current_mean")
+"""What a short heavy load moves; bearing wear moves the first three as well."""
 WORN_SHARE, LAST_SEVERITY = 0.8, 0.6
 """Share of the machines that wear, and how far they are worn in the last generation."""
 WEAR = "bearing_wear"
@@ -108,7 +110,7 @@ def _windows(story: FleetStory, first: Mahalanobis, rng: np.random.Generator, se
     z = (logarithms(rows.reshape(-1, rows.shape[2]), first.logged) - first.mean) / first.std
     z = z.reshape(rows.shape)
     names = story.profile.feature_names
-    for name in ("temperature_mean", "current_mean"):
+    for name in RARE_FEATURES:
         z[:, :, names.index(name)] += RARE_SHIFT * rare
     rows = first.unstandardised(z.reshape(-1, rows.shape[2])).reshape(rows.shape)
     return _worn(story, rows, severity, np.arange(devices) < WORN_SHARE * devices)

@@ -97,7 +97,8 @@ def write_costs(page: FigurePage, outcomes: Sequence[FleetOutcome]) -> None:
     rows.append(_row("**all**", ordered, pooled, luckiest_calendar(ordered)))
     page.say(
         f"{len(outcomes)} fleets. Each number is the loop's cost as a share of the other policy's, with the "
-        "middle 95 % of a paired bootstrap (fleets, and blocks of a minute within them): below 1 the loop is better."
+        "middle 95 % of a paired bootstrap (fleets, and blocks of a minute within them): below 1 the loop is "
+        "better."
     )
     heads = ["what happened", "fleets", "retrains", *OTHERS, "best calendar", "calendar in hindsight"]
     page.table(heads, rows)
@@ -148,9 +149,9 @@ def write_releases(page: FigurePage, outcomes: Sequence[FleetOutcome]) -> None:
     least = least_share(good, len(found))
     late = sum(o.late for o in outcomes)
     page.say(
-        f"Of {len(found)} models that reached their fleet, {good} cost no more in the following period (up to "
-        f"the next model, at most {FOLLOWING} windows) than the model that they replaced; the lower 95 % bound "
-        f"of this share is {least:.3f}. The floor of {SHARE_ASKED:g} is {_kept(least >= SHARE_ASKED)}. "
+        f"Of {len(found)} models that reached their fleet, {good} cost no more in the following period (up "
+        f"to the next model, at most {FOLLOWING} windows) than the model that they replaced; the lower 95 % "
+        f"bound of this share is {least:.3f}. The floor of {SHARE_ASKED:g} is {_kept(least >= SHARE_ASKED)}. "
         f"{late} more were signed too late to reach their fleet within its life."
     )
     worse = [(new / old, o.cell) for o in outcomes for new, old in o.releases if new > old + TOLERANCE]

@@ -111,6 +111,8 @@ def journalled(
     wanted: Iterable[tuple[str, int]],
     told: Callable[[str], None],
     make: Callable[[str, int], FleetStory] = simulated_story,
+    *,
+    known_only: bool = False,
 ) -> list[FleetOutcome]:
     """Outcomes of the fleets, those of the journal read and the others made and added to it.
 
@@ -119,6 +121,7 @@ def journalled(
         wanted: Cell and seed of each fleet.
         told: Told each fleet that is made.
         make: Makes a fleet's story.
+        known_only: Leave out fleets that the journal does not hold.
     """
     code = _code()
     known = {}
@@ -128,6 +131,8 @@ def journalled(
             known[raw["cell"], raw["seed"]] = FleetOutcome(**raw)
     found = []
     for cell, seed in wanted:
+        if (cell, seed) not in known and known_only:
+            continue
         if (cell, seed) not in known:
             told(f"{cell} #{seed}")
             known[cell, seed] = outcome_of(make(cell, seed))

@@ -152,4 +152,6 @@ def paired_effects(healthy: Array, faulty: Array, logged: Sequence[bool]) -> tup
 
 
 def _unit(vector: Array) -> Array:
-    return np.asarray(vector / np.linalg.norm(vector))
+    """The unit vector; 0 for a fault that on average moves no feature, as one that is random in sign."""
+    length = float(np.linalg.norm(vector))
+    return np.asarray(vector / length) if length else vector

@@ -1,0 +1,83 @@
+"""`make eval`, second part: the loop beside plain policies; writes what docs/learning.md shows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.learning.fleet_outcome import FleetOutcome, journalled
+from benchmarks.learning.fleet_story import CELLS, machine_story
+from benchmarks.learning.generation_page import ARMS, generation_picture, traced, write_generations
+from benchmarks.learning.generations import POOL_DEVICES, POOL_WINDOWS
+from benchmarks.learning.learning_page import (
+    FigurePage,
+    cost_picture,
+    write_costs,
+    write_releases,
+    write_runs,
+)
+from benchmarks.learning.pump_story import PUMP_CELLS
+
+BEGIN, END = "<!-- figures: make eval -->", "<!-- end of figures -->"
+FLEETS = 8
+
+
+def main() -> int:
+    """Measure; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fleets", type=int, default=FLEETS, help="of each cell; the seed counts up from 0")
+    parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--journal", type=Path, help="where fleets are kept, so that a run can be stopped")
+    parser.add_argument("--measured", action="store_true", help="use what the journal has, and make nothing")
+    parser.add_argument("--write", type=Path, help="page whose figures to replace; pictures go beside it")
+    given = parser.parse_args()
+    if given.journal is not None:
+        given.journal.parent.mkdir(parents=True, exist_ok=True)
+    wanted = list(_wanted(given.fleets, given.only))
+    outcomes = journalled(given.journal, wanted, _tell, known_only=given.measured)
+    page = FigurePage()
+    pictures = _fleets(page, outcomes)
+    if not given.measured:
+        pool = machine_story("nothing", 3, POOL_DEVICES, POOL_WINDOWS)
+        traces = {name: traced(pool, arm) for name, arm in ARMS.items()}
+        write_generations(page, traces)
+        pictures["learning-generations.svg"] = generation_picture(traces)
+    text = "\n".join(page.lines).strip() + "\n"
+    sys.stdout.write(text)
+    if given.write is not None:
+        before, _, rest = given.write.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        given.write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+        for name, picture in pictures.items():
+            (given.write.parent / name).write_text(picture, encoding="utf-8")
+    return 0
+
+
+def _wanted(fleets: int, only: str) -> Iterator[tuple[str, int]]:
+    """Seed by seed: a run that is stopped has as many fleets of each cell."""
+    for seed in range(fleets):
+        for cell in (*CELLS, *PUMP_CELLS):
+            if only in cell:
+                yield cell, seed
+
+
+def _fleets(page: FigurePage, outcomes: list[FleetOutcome]) -> dict[str, str]:
+    page.lines += ["", "### Fleets"]
+    if not outcomes:
+        page.say("No fleet was measured.")
+        return {}
+    write_costs(page, outcomes)
+    page.lines += ["", "![Mean cost of three policies](learning-cost.svg)"]
+    write_releases(page, outcomes)
+    write_runs(page, outcomes)
+    return {"learning-cost.svg": cost_picture(outcomes)}
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Fifty generations as a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.learning.fleet_story import FleetStory
+from benchmarks.learning.generations import GenerationTrace, generations
+from benchmarks.learning.learning_page import FigurePage
+
+ARMS: dict[str, dict[str, Any]] = {
+    "inclusion probabilities, no gate": {"gated": False, "moved": True},
+    "rows counted alike, no gate": {"gated": False, "moved": True, "weighted": False},
+    "inclusion probabilities, gates": {"moved": True},
+    "rows counted alike, gates": {"moved": True, "weighted": False},
+    "wear on 80 %, no gate": {"wear": True, "moved": True, "gated": False},
+    "wear on 80 %, gates": {"wear": True, "moved": True},
+    "wear on 80 %, gates, scheduled runs": {"wear": True},
+}
+"""What is done in each arm; ``moved``: every run may move every feature, as one that a person asks for."""
+_LEFT, _WIDTH, _HEIGHT = 40, 420, 150
+_COLOURS = ("#246", "#b22", "#3a7", "#c80", "#888", "#639", "#057")
+
+
+def traced(pool: FleetStory, arm: Mapping[str, Any]) -> GenerationTrace:
+    """The trace of an arm."""
+    return generations(pool, **arm)
+
+
+def write_generations(page: FigurePage, traces: Mapping[str, GenerationTrace]) -> None:
+    """Add the section."""
+    count = len(next(iter(traces.values())).recall)
+    page.lines += ["", f"### {count} generations"]
+    rows = [
+        [
+            name,
+            f"{trace.recall[0]:.3f}",
+            f"{trace.recall[-1]:.3f}",
+            f"{trace.false_alarms[-1]:.2%}",
+            f"{trace.wear_score[0]:.3f}",
+            f"{trace.wear_score[-1]:.3f}",
+            f"{max(trace.learnt):+.2f}",
+            str(sum(trace.accepted)),
+        ]
+        for name, trace in traces.items()
+    ]
+    heads = [
+        "arm", "recall at first", "at last", "false alarms at last", "score of clear wear at first",
+        "at last", "baseline along wear, most", "accepted",
+    ]  # fmt: skip
+    page.table(heads, rows)
+    page.lines += ["", "![Recall by generation](learning-generations.svg)"]
+
+
+def generation_picture(traces: Mapping[str, GenerationTrace]) -> str:
+    """Recall on the fault bank by generation, a line an arm, as SVG."""
+    height = _HEIGHT + 30 + 16 * len(traces)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" '
+        'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>'
+    ]
+    for value in (0.0, 0.5, 1.0):
+        y = 10 + _HEIGHT * (1 - value)
+        parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y}" y2="{y}" stroke="#ddd"/>')
+        parts.append(f'<text x="8" y="{y + 4}">{value:.1f}</text>')
+    for n, (name, trace) in enumerate(traces.items()):
+        colour = _COLOURS[n % len(_COLOURS)]
+        step = _WIDTH / max(len(trace.recall) - 1, 1)
+        points = " ".join(
+            f"{_LEFT + step * g:.1f},{10 + _HEIGHT * (1 - r):.1f}" for g, r in enumerate(trace.recall)
+        )
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        y = _HEIGHT + 30 + 16 * n
+        parts.append(f'<rect x="{_LEFT}" y="{y - 8}" width="10" height="8" fill="{colour}"/>')
+        parts.append(f'<text x="{_LEFT + 14}" y="{y}">{name}</text>')
+    return "".join([*parts, "</svg>"]) + "\n"

@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
+from model_service.registry import candidates
 from model_service.registry.registry_tables import (
-    candidates,
     gate_verdicts,
     outbox,
     reports,
     rollout_events,
     rollouts,
-    runs,
 )
+from model_service.training import run_store
+from model_service.training.training_run import TrainingRun
 from schemas.updates import UpdateResult, UpdateState
 
 _ON_IT = (UpdateState.COMMITTED.value, UpdateState.WATCH.value)
@@ -73,11 +74,7 @@ def loop_times(connection: Connection, rollout_id: str, version: str, verdict: f
         version: Its model.
         verdict: End of the window of the first verdict; the lake knows it.
     """
-    run = connection.execute(
-        select(runs.c.run_id, runs.c.onset, runs.c.created_at)
-        .join(candidates, candidates.c.run_id == runs.c.run_id)
-        .where(candidates.c.version == version)
-    ).first()
+    run = _run_behind(connection, version)
     run_id = "" if run is None else run.run_id
 
     def noted(event_id: str) -> float | None:
@@ -96,9 +93,9 @@ def loop_times(connection: Connection, rollout_id: str, version: str, verdict: f
     )
     first, last = connection.execute(select(func.min(firsts.c.at), func.max(firsts.c.at))).one()
     return LoopTimes(
-        onset=None if run is None else run.onset,
+        onset=None if run is None or run.onset is None else run.onset.timestamp(),
         verdict=verdict,
-        run=None if run is None else run.created_at,
+        run=None if run is None else run.created_at.timestamp(),
         trained=noted(f"run/{run_id}/trained"),
         gated=connection.execute(
             select(func.max(gate_verdicts.c.evaluated_at)).where(gate_verdicts.c.version == version)
@@ -119,9 +116,10 @@ def loop_times(connection: Connection, rollout_id: str, version: str, verdict: f
 
 def verdicts_behind(connection: Connection, version: str) -> tuple[str, ...]:
     """Event ids of the drift verdicts that led to a model; empty: none did."""
-    found = connection.execute(
-        select(runs.c.verdicts)
-        .join(candidates, candidates.c.run_id == runs.c.run_id)
-        .where(candidates.c.version == version)
-    ).scalar()
-    return tuple(found or ())
+    run = _run_behind(connection, version)
+    return () if run is None else tuple(run.verdicts)
+
+
+def _run_behind(connection: Connection, version: str) -> TrainingRun | None:
+    made = candidates.get(connection, version)
+    return None if made is None else run_store.by_id(connection, [made.run_id]).get(made.run_id)

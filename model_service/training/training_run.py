@@ -233,7 +233,9 @@ class TrainingRun:
         need = {} if self.need is None else {"need": self.need}
         finding = {} if self.finding is None else self.finding.model_dump(mode="json")
         # What was added since 0.2.0 is left out where it says nothing new.
-        younger = {name for name in ("bank", "imported", "effects") if self.plan and not getattr(self.plan, name)}
+        younger = {
+            name for name in ("bank", "imported", "effects") if self.plan and not getattr(self.plan, name)
+        }
         plan = {} if self.plan is None else self.plan.model_dump(mode="json", exclude=younger)
         return {**need, **finding, **plan} or None
 

@@ -334,7 +334,8 @@ def _begun(movers: Sequence[DeviceShift], common: Array) -> float:
     length = float(np.linalg.norm(common))
     if length == 0:
         return 0.0
-    axis, shares = common / length, []
+    axis = common / length
+    shares: list[float] = []
     for device in movers:
         last = float(device.parts[-1] @ axis)
         if device.eve is not None and np.isfinite(last) and last > 0:

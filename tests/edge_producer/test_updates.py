@@ -62,6 +62,22 @@ def test_a_device_joins_tries_commits_and_reports(service, settings):
     assert not trial_children()
 
 
+def test_after_its_watch_a_device_goes_on_comparing_and_reports_as_its_windows_grow(service, settings):
+    release = service.sign(candidate(1))
+    with UpdaterRig(settings, quick_machine(longest_soak_s=60.0)) as rig:
+        service.instruct(release)
+        rig.settle(release.version)
+        rig.drive(lambda: service.reports["m-1"][-1].shadow.windows >= 16, what="a soak's reports")
+    soaked = [r for r in service.reports["m-1"] if r.shadow.active_version == release.version]
+    windows = [r.shadow.windows for r in soaked]
+    assert windows == sorted(set(windows))
+    assert len(windows) >= 3
+    assert all((r.state, r.result, r.rollout_id) == ("idle", "committed", "r-1") for r in soaked)
+    last = soaked[-1].shadow
+    assert last.HasField("alarms")
+    assert sum(last.active_took) == sum(last.shadow_took) == last.windows
+
+
 def test_a_second_start_runs_what_was_committed_without_a_network(service, settings):
     release = service.sign(candidate(1))
     service.instruct(release)

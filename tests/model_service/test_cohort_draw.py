@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,8 @@ def fleet(count, sites=2, pool=1.0):
 
 
 def canaries(members, drawn):
-    return [m for m in members if m.pool and drawn.canary.includes(m.device_id)]
+    free = [m for m in members if m.pool and not drawn.holdout.includes(m.device_id)]
+    return [m for m in free if drawn.canary.includes(m.device_id)]
 
 
 def test_the_same_rollout_draws_the_same_cohorts():
@@ -49,6 +51,15 @@ def test_a_canary_is_large_enough_to_show_something_where_the_group_is():
 
 def test_whoever_joins_a_group_that_had_nobody_is_a_canary():
     assert draw("line-1", [], RolloutPolicy()).canary.share == 1.0
+
+
+@pytest.mark.parametrize(("count", "held"), [(19, 0), (20, 2), (50, 5)])
+def test_a_group_that_is_large_enough_has_a_holdout_unless_its_profile_wants_none(count, held):
+    members = fleet(count)
+    drawn = draw("line-1", members, RolloutPolicy())
+    assert abs(sum(drawn.holdout.includes(m.device_id) for m in members) - held) <= (1 if held else 0)
+    assert draw("line-1", members, RolloutPolicy(no_holdout=True)).holdout.share == 0
+    assert draw("line-1", members, RolloutPolicy(holdout_share=0.3)).holdout.share == 0.3
 
 
 def test_strata_get_their_part():
@@ -104,7 +115,7 @@ def test_the_imbalance_is_that_of_all_cohorts_together(count, held, pool):
     free = [m for m in members if m.pool and not drawn.holdout.includes(m.device_id)]
     parts = [(drawn.canary, free)]
     parts += [(SaltedShare(salt=drawn.salt, share=share), members) for share in (0.3, 0.6)]
-    parts += [(drawn.holdout, members)] if held else []
+    parts += [(drawn.holdout, members)] if drawn.holdout.share else []
     off, expected = map(sum, zip(*(off_balance(*part) for part in parts), strict=True))
     assert abs(drawn.imbalance - off / expected) < 1e-9
 

@@ -36,9 +36,10 @@ GROUP = "line"
 
 
 def quick_profile(**rollout) -> Profile:
-    """The machine profile with a rollout that does not wait."""
+    """The machine profile with a rollout that does not wait, and has a holdout only if one is asked for."""
     profile = find_profile("machine")
-    given = {"soak_s": 0.0, "silent_s": 20.0, "reach_s": 20.0, **rollout}
+    held = {"no_holdout": "holdout_share" not in rollout}
+    given = {"soak_s": 0.0, "silent_s": 20.0, "reach_s": 20.0, **held, **rollout}
     return profile.model_copy(update={"rollout": profile.rollout.model_copy(update=given)})
 
 

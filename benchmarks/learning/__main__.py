@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--fleets", type=int, default=FLEETS, help="of each cell; the seed counts up from 0")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--journal", type=Path, help="where fleets are kept, so that a run can be stopped")
-    parser.add_argument("--measured", action="store_true", help="use what the journal has, and make nothing")
+    parser.add_argument("--measured", action="store_true", help="only the fleets that the journal has")
     parser.add_argument("--write", type=Path, help="page whose figures to replace; pictures go beside it")
     given = parser.parse_args()
     if given.journal is not None:
@@ -39,11 +39,10 @@ def main() -> int:
     outcomes = journalled(given.journal, wanted, _tell, known_only=given.measured)
     page = FigurePage()
     pictures = _fleets(page, outcomes)
-    if not given.measured:
-        pool = machine_story("nothing", 3, POOL_DEVICES, POOL_WINDOWS)
-        traces = {name: traced(pool, arm) for name, arm in ARMS.items()}
-        write_generations(page, traces)
-        pictures["learning-generations.svg"] = generation_picture(traces)
+    pool = machine_story("nothing", 3, POOL_DEVICES, POOL_WINDOWS)
+    traces = {name: traced(pool, arm) for name, arm in ARMS.items()}
+    write_generations(page, traces)
+    pictures["learning-generations.svg"] = generation_picture(traces)
     text = "\n".join(page.lines).strip() + "\n"
     sys.stdout.write(text)
     if given.write is not None:

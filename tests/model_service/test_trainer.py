@@ -342,6 +342,23 @@ def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_
     assert len({r["onset"] for r in made.rows()}) == 1
 
 
+def test_a_learnt_change_is_trained_again_on_more_rows_once_its_model_is_in_force(rig, recalibrated):
+    made = rig(recalibrated)
+    made.tick()
+    made.clock.ahead = timedelta(hours=1)
+    made.tick()
+    assert made.states() == ["trained"]  # its model is not in force
+    made.execute(update(candidates).values(state="published"))
+    made.tick()
+    first, second = made.rows()
+    [candidate] = made.candidates()
+    assert second["state"] in {"examining", "collecting"}
+    assert (second["reason"], second["onset"]) == ("drift", first["onset"])
+    assert second["cause"]["need"] == pytest.approx(1.5 * candidate["manifest"]["lineage"]["effective_rows"])
+    made.tick()
+    assert len(made.rows()) == 2
+
+
 def test_verdicts_are_history_once_seen_across_restarts(rig, recalibrated):
     made = rig(recalibrated)
     made.tick()

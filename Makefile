@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults mutants eval wheels lint format proto bench bench-peers lock lock-peers clean
+.PHONY: help setup demo test faults mutants eval guarding wheels lint format proto bench bench-peers lock lock-peers clean
 
 BIN := .venv/bin
 
@@ -28,6 +28,10 @@ mutants: setup ## Do the tests notice small changes of deciding code? SEED=7 SAM
 # RECORDINGS: a folder with nab/, skab/ and ur3_cobotops/; what is not there is said to be not measured.
 eval: setup ## How well `model fit` detects what is labelled in real recordings; writes docs/detection.md
 	@$(BIN)/python -m benchmarks.detection $(RECORDINGS) --write docs/detection.md
+
+# Resumable: cells that are done stay in build/guarding.jsonl. About half an hour of one core in all.
+guarding: setup ## Simulate rollouts of right and wrong models through the real judge; writes docs/rollouts.md
+	@$(BIN)/python -m benchmarks.guarding --write docs/rollouts.md
 
 wheels: setup ## Has every package of a device a wheel for aarch64 and x86-64? (asks the index; two minutes)
 	@$(BIN)/python -m tests.edge_wheels

@@ -8,6 +8,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from schemas.section import Fraction, Probability, Section
 
+LONGEST_SOAK_S = 28 * 86400.0
+"""Longest soak where the profile names none: four quiet devices, with an alarm in ten days each, mostly show
+within it that they do not alarm three times as often as predicted."""
+
 
 class DriftPolicy(Section):
     """Drift watch on window aggregates of a cohort.
@@ -108,10 +112,14 @@ class RolloutPolicy(Section):
         auto: Start a rollout for each model that passes its gates.
         canary_share: Share of a group in the canary ring; bounded by the signed pool.
         phases: Shares of the group that the broad ring treats, one after the other.
-        holdout_share: Share that stays on baseline through the last soak.
+        holdout_share: Share that stays on baseline through the last soak; 0: a tenth of a group of 20 devices
+            or more, none of a smaller one.
+        no_holdout: Keep no holdout, however large the group is.
         trial_windows: Live windows in shadow before a device commits.
         watch_windows: Windows after a commit in which a device may still restore by itself.
         soak_s: Time between a phase's last report and the next phase.
+        longest_soak_s: To what a soak is lengthened while the evidence is open; None: 28 days. No more than
+            ``soak_s``: soaks are never lengthened, and what is open holds nothing up.
         silent_s: Time without a report after which a device that took an offer counts as failed.
         reach_s: Time after which devices that took no offer are left for later; they bound the coverage.
         max_failed: Failed share of a phase's devices above which a rollout aborts.
@@ -123,11 +131,24 @@ class RolloutPolicy(Section):
     canary_share: Probability = 0.2
     phases: tuple[Probability, ...] = (1.0,)
     holdout_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    no_holdout: bool = False
     trial_windows: PositiveInt = 30
     watch_windows: PositiveInt = 60
     soak_s: NonNegativeFloat = 600.0
+    longest_soak_s: PositiveFloat | None = None
     silent_s: PositiveFloat = 900.0
     reach_s: PositiveFloat = 3600.0
     max_failed: Fraction = 0.1
     min_devices: PositiveInt = 3
     max_alarm_gain: Fraction = 0.02
+
+    @property
+    def soak_limit_s(self) -> float:
+        """Longest soak, seconds; never below ``soak_s``."""
+        longest = LONGEST_SOAK_S if self.longest_soak_s is None else self.longest_soak_s
+        return max(self.soak_s, longest)
+
+    @property
+    def lengthens(self) -> bool:
+        """Whether a soak may be lengthened while the evidence is open."""
+        return self.soak_limit_s > self.soak_s

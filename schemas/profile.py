@@ -232,6 +232,7 @@ _YOUNGER_KEYS = {
     "filter": ("delay_s",),
     "training": ("alarms_per_device_day", "trainer"),
     "model": ("hardware", "runtime"),
+    "rollout": ("longest_soak_s", "no_holdout"),
 }
 """Keys that release 0.2.0 did not have, by section."""
 SLOW_S = 60.0

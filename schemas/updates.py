@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+TOOK_PARTS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Parts of the hop between which reports count windows by how long their score took; the last bin is late."""
+SCORE_BINS = 10
+"""Equal parts of [0, 1] in which reports count windows by score."""
+
 
 class UpdateState(StrEnum):
     """State of a device's model update; persisted before the device acts on it (architecture 4.13)."""

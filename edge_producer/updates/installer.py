@@ -22,6 +22,7 @@ from edge_producer.updates.resources import UpdaterResources
 from edge_producer.updates.running_set import RunningSet
 from edge_producer.updates.shadow_comparison import ShadowComparison, ShadowSummary
 from edge_producer.updates.slots import ModelSet, ModelSlots, SlotPointer
+from edge_producer.updates.soak_watch import SoakWatch
 from edge_producer.updates.trials import ShadowWatch, TrialFeed
 from edge_producer.updates.update_progress import UpdateProgress
 from edge_producer.updates.update_states import UNCHANGED, Attempt, UpdateRecord, broken_off
@@ -73,6 +74,8 @@ class Installer:
         self._monotonic = monotonic
         self._trial: TrialFeed | None = None
         self._watch: ShadowWatch | None = None
+        self._soak: SoakWatch | None = None
+        self._again = False
         self._running = RunningSet(self.device_id, slots, resources.models, switch)
         self._start()
 
@@ -154,6 +157,8 @@ class Installer:
         # Step 1: from here on a restart resumes the download. Until then a watch under way goes on.
         self.progress.save(self.record.begin(attempt, S.STAGED if held else S.FETCHING), report=fresh)
         self._watch = None
+        if self._soak is not None:
+            self._end_shadow()
         try:
             if not held:
                 self._fetch(attempt, length, downloads, stop)
@@ -194,7 +199,8 @@ class Installer:
             return
         # Step 4: a trial touches nothing that runs; after a restart it begins anew.
         self.progress.save(self.record.to(S.TRIAL), report=True)
-        if self.slots.known(attempt.wanted):
+        self._again = self.slots.known(attempt.wanted)
+        if self._again:
             self._commit()  # it proved itself on this device before: its golden vectors are trial enough
             return
         active = self._running.models.active
@@ -221,6 +227,8 @@ class Installer:
             self._advance_trial(self._trial)
         elif self._watch is not None:
             self._advance_watch(self._watch)
+        elif self._soak is not None:
+            self._advance_soak(self._soak)
         elif self.record.state in UNCHANGED:
             self.progress.save(broken_off(self.record))
 
@@ -290,15 +298,40 @@ class Installer:
             self._prove(comparison)
 
     def _prove(self, comparison: ShadowComparison) -> None:
-        models = self._running.models
-        previous = models.shadow if self._resources.shadow_previous else None
         # Stop counting first: if a write below fails, it is tried again with the same comparison.
-        self._running.run(ActiveModels(models.active, previous))
+        self._end_shadow()
         self.slots.prove()
         self.progress.save(self.record.proved(self.progress.attempt))
         self._watch = None
         self.progress.report(self.record, comparison.summary(in_force=True))
         self.slots.tidy()
+        self._begin_soak(comparison)
+
+    def _begin_soak(self, comparison: ShadowComparison) -> None:
+        """Have the model before go on scoring in shadow: the rollout may need more windows than the watch.
+
+        Not where the device only returns to a set that it had proved before.
+        """
+        before = self._running.models.shadow or self._running.earlier_model()
+        soak = SoakWatch(comparison, self._resources.profile)
+        if before is not None and not soak.is_over and not self._again and self.progress.attempt.rollout_id:
+            self._soak = soak
+            self._running.run(ActiveModels(self._running.models.active, before, soak))
+
+    def _advance_soak(self, soak: SoakWatch) -> None:
+        self.shadow = soak.comparison.to_status()
+        if (summary := soak.due()) is not None:
+            self.progress.report(self.record, summary)
+        if soak.is_over:
+            self._end_shadow()
+
+    def _end_shadow(self) -> None:
+        """Score by the model in force alone, unless the process is to keep the one before in shadow."""
+        self._soak = None
+        models = self._running.models
+        self._running.run(
+            ActiveModels(models.active, models.shadow if self._resources.shadow_previous else None)
+        )
 
     # Ends ------------------------------------------------------------------------------------------------
 
@@ -327,7 +360,7 @@ class Installer:
             SpoolError: There is none.
         """
         self._end_trial()
-        self._watch = None
+        self._watch = self._soak = None
         restored, only_factory = self._running.step_back()
         self.slots.settle(restored)
         if only_factory:

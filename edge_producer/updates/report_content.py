@@ -135,4 +135,5 @@ def report_of(
 
 def shadow_message(summary: ShadowSummary) -> pb.Shadow:
     """A comparison as its protobuf message."""
-    return pb.Shadow(**asdict(summary))
+    known = {name: value for name, value in asdict(summary).items() if value is not None}
+    return pb.Shadow(**known)

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from schemas.profile import Profile
+from schemas.updates import SCORE_BINS, TOOK_PARTS
 
 BOUND = 0.05
 """Largest share of windows that may lack a score that the old model has, or miss their deadline."""
 EARLY, EARLY_SHARE = 3, 0.2
 """So many bad windows, and such a share of them, fail a watch before its end."""
 
+REPORT_GROWTH = 2**0.5
+"""A soak reports whenever it has so many times the windows of its last report: 31 reports in four weeks."""
+Counts = tuple[int, ...]
+
 ComparisonState = Literal["wait", "pass", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class OneSided:
+    """Windows on which only one of two models alarms; a run is an unbroken row of them."""
+
+    active_only: int
+    shadow_only: int
+    active_only_runs: int
+    shadow_only_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Windows that are known to be faulty, by which of two models detects them."""
+
+    windows: int
+    active_detected: int
+    shadow_detected: int
+    active_only: int
+    shadow_only: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +51,10 @@ class ShadowSummary:
         windows: Windows that both models scored.
         mean_difference, m2_difference: Of shadow less active score: mean, and sum of squared deviations.
         deadline_misses: Windows on which the new model, active or shadow, took longer than the hop.
+        alarms: Windows on which only one of them alarms.
+        labelled: Windows that are known to be faulty, and which of them detects them; None: there were none.
+        active_took, shadow_took: Windows by how long the score took (``TOOK_PARTS``).
+        active_scores, shadow_scores: Windows by score.
     """
 
     active_version: str
@@ -36,6 +67,12 @@ class ShadowSummary:
     deadline_misses: int
     active_mean: float
     shadow_mean: float
+    alarms: OneSided
+    labelled: Detections | None
+    active_took: Counts
+    shadow_took: Counts
+    active_scores: Counts
+    shadow_scores: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +87,12 @@ class ShadowComparison:
         lost: Windows that the old model scored and the new one did not.
         missed: Windows on which the new model took longer than the hop.
         difference, m2: Of new less old score: mean, and sum of squared deviations (Welford 1962).
+        gained, gained_runs: Windows on which only the new model alarms, and unbroken rows of them.
+        lost_alarms, lost_runs: The same of the old model.
+        only: Which model alone alarmed on the last window: 1 the new one, -1 the old one, else 0.
+        faulty, faulty_old, faulty_new, faulty_both: Windows known to be faulty, and those that the old model,
+            the new one, and both of them detect.
+        old_took, new_took, old_scores, new_scores: Windows by time and by score.
     """
 
     old: str
@@ -66,6 +109,19 @@ class ShadowComparison:
     m2: float = 0.0
     old_mean: float = 0.0
     new_mean: float = 0.0
+    gained: int = 0
+    gained_runs: int = 0
+    lost_alarms: int = 0
+    lost_runs: int = 0
+    only: int = 0
+    faulty: int = 0
+    faulty_old: int = 0
+    faulty_new: int = 0
+    faulty_both: int = 0
+    old_took: Counts = (0,) * (len(TOOK_PARTS) + 1)
+    new_took: Counts = (0,) * (len(TOOK_PARTS) + 1)
+    old_scores: Counts = (0,) * SCORE_BINS
+    new_scores: Counts = (0,) * SCORE_BINS
 
     @classmethod
     def start(cls, old: str, new: str, profile: Profile) -> ShadowComparison:
@@ -73,16 +129,21 @@ class ShadowComparison:
         rules = profile.decision.rules
         return cls(old, new, rules[0].enter if rules else 1.0, profile.sampling.hop_s)
 
-    def add(self, old: float | None, new: float | None, new_took_s: float) -> ShadowComparison:
-        """The comparison with one more window; a score of None means no usable one."""
+    def add(
+        self, old: float | None, new: float | None, new_took_s: float, old_took_s: float | None = None
+    ) -> ShadowComparison:
+        """The comparison with one more window; None: no usable score, no known time."""
         seen = replace(
             self,
             seen=self.seen + 1,
             lost=self.lost + (old is not None and new is None),
             missed=self.missed + (new_took_s > self.hop_s),
+            new_took=self._timed(self.new_took, new_took_s),
+            old_took=self._timed(self.old_took, old_took_s),
         )
         if old is None or new is None:
-            return seen
+            return replace(seen, only=0)
+        only = int(new >= self.enter) - int(old >= self.enter)
         n = self.windows + 1
         step = (new - old) - self.difference
         difference = self.difference + step / n
@@ -95,7 +156,28 @@ class ShadowComparison:
             m2=self.m2 + step * ((new - old) - difference),
             old_mean=self.old_mean + (old - self.old_mean) / n,
             new_mean=self.new_mean + (new - self.new_mean) / n,
+            gained=self.gained + (only > 0),
+            gained_runs=self.gained_runs + (only > 0 >= self.only),
+            lost_alarms=self.lost_alarms + (only < 0),
+            lost_runs=self.lost_runs + (only < 0 <= self.only),
+            only=only,
+            old_scores=_counted(self.old_scores, _score_bin(old)),
+            new_scores=_counted(self.new_scores, _score_bin(new)),
         )
+
+    def add_faulty(self, old: float | None, new: float | None) -> ShadowComparison:
+        """The comparison with one more window that is known to be faulty; no score detects nothing."""
+        by_old, by_new = (score is not None and score >= self.enter for score in (old, new))
+        return replace(
+            self,
+            faulty=self.faulty + 1,
+            faulty_old=self.faulty_old + by_old,
+            faulty_new=self.faulty_new + by_new,
+            faulty_both=self.faulty_both + (by_old and by_new),
+        )
+
+    def _timed(self, counts: Counts, took_s: float | None) -> Counts:
+        return counts if took_s is None else _counted(counts, bisect_left(TOOK_PARTS, took_s / self.hop_s))
 
     def judge(self, wanted: int, *, early: bool) -> tuple[ComparisonState, str]:
         """Whether the new model passes after ``wanted`` windows; and the reason where it fails.
@@ -121,6 +203,10 @@ class ShadowComparison:
         new = (self.new, self.new_alarms, self.new_mean)
         old = (self.old, self.old_alarms, self.old_mean)
         active, shadow = (new, old) if in_force else (old, new)
+        new_only, old_only = (self.gained, self.gained_runs), (self.lost_alarms, self.lost_runs)
+        active_only, shadow_only = (new_only, old_only) if in_force else (old_only, new_only)
+        new_bins, old_bins = (self.new_took, self.new_scores), (self.old_took, self.old_scores)
+        active_bins, shadow_bins = (new_bins, old_bins) if in_force else (old_bins, new_bins)
         return ShadowSummary(
             active_version=active[0],
             shadow_version=shadow[0],
@@ -132,7 +218,19 @@ class ShadowComparison:
             deadline_misses=self.missed,
             active_mean=active[2],
             shadow_mean=shadow[2],
+            alarms=OneSided(active_only[0], shadow_only[0], active_only[1], shadow_only[1]),
+            labelled=self._detections(in_force=in_force) if self.faulty else None,
+            active_took=active_bins[0],
+            shadow_took=shadow_bins[0],
+            active_scores=active_bins[1],
+            shadow_scores=shadow_bins[1],
         )
+
+    def _detections(self, *, in_force: bool) -> Detections:
+        new, old = self.faulty_new, self.faulty_old
+        active, shadow = (new, old) if in_force else (old, new)
+        both = self.faulty_both
+        return Detections(self.faulty, active, shadow, active - both, shadow - both)
 
     def to_status(self) -> dict[str, Any]:
         """For the status file."""
@@ -146,4 +244,14 @@ class ShadowComparison:
             "new_mean": round(self.new_mean, 4),
             "lost": self.lost,
             "missed": self.missed,
+            "alarms_gained": self.gained,
+            "alarms_lost": self.lost_alarms,
         }
+
+
+def _counted(counts: Counts, at: int) -> Counts:
+    return (*counts[:at], counts[at] + 1, *counts[at + 1 :])
+
+
+def _score_bin(score: float) -> int:
+    return max(0, min(int(score * SCORE_BINS), SCORE_BINS - 1))

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,7 +207,7 @@ class TrialFeed:
         self.child = child
         self._begun_s = monotonic()
         self._skip = skip
-        self._waiting: dict[int, float | None] = {}
+        self._waiting: dict[int, tuple[float | None, float]] = {}
         child.add_feed(self)
 
     def progress(self, wanted: int) -> tuple[TrialState, str]:
@@ -251,8 +252,15 @@ class TrialFeed:
         return ("defer" if late else "wait"), f"the trial process did not try faults within {FAULTS_S:.0f} s"
 
     def compared_on_faults(self, faults: FaultTrial) -> None:
-        """Take the child's answer on superposed faults."""
+        """Take the child's answer on superposed faults; the comparison counts them as known to be faulty."""
         self.faults = faults
+        self.comparison = replace(
+            self.comparison,
+            faulty=faults.faulty,
+            faulty_old=faults.old_detected,
+            faulty_new=faults.new_detected,
+            faulty_both=faults.both_detected,
+        )
         self.wake()
 
     def observe(self, window: Window, outcome: ScoredWindow) -> None:
@@ -262,7 +270,7 @@ class TrialFeed:
         self.offered += 1
         if not self._waiting:
             self._last_s = self._monotonic()
-        self._waiting[self.offered] = outcome.score
+        self._waiting[self.offered] = outcome.score, outcome.took_s
         if not self.child.offer(self.device_id, self.offered, window.samples):
             del self._waiting[self.offered]
             self.dropped += 1
@@ -271,12 +279,12 @@ class TrialFeed:
         """Compare the child's answer with the score of the running model."""
         if number not in self._waiting:
             return
-        old = self._waiting.pop(number)
+        old, old_took_s = self._waiting.pop(number)
         self._last_s = self._monotonic()
         if self._skip:
             self._skip -= 1
         else:
-            self.comparison = self.comparison.add(old, score, took_s)
+            self.comparison = self.comparison.add(old, score, took_s, old_took_s)
         self.wake()
 
 
@@ -323,5 +331,6 @@ class ShadowWatch:
 
     def observe(self, _window: Window, outcome: ScoredWindow) -> None:
         """Count a window."""
-        self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s)
+        shadow_s = None if outcome.shadow_score is None else outcome.shadow_took_s
+        self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s, shadow_s)
         self._wake()

@@ -127,6 +127,9 @@ def status(
         if found.get("unfit"):
             show_text("")
             show_table("cannot take it, not offered", ["device", "why…"], list(found["unfit"].items()))
+        if slices := _slice_rows(numbers):
+            show_text("")
+            show_table("slices", ["slice", "devices>", "worst", "p>", "what it shows…"], slices)
         if numbers["failures"]:
             show_text("")
             show_table("failed", ["device", "why…"], list(numbers["failures"].items()))
@@ -224,6 +227,35 @@ def _guard_rows(numbers: dict[str, Any]) -> list[list[object]]:
             share(numbers["unseen"]),
             "of all devices could be worse without one of these showing it (95% confidence)",
         ],
+        *[[m["measure"], m["answer"], m["text"]] for m in numbers["paired"]["measures"]],
+        *_holdout_rows(numbers["holdout"]),
+    ]
+
+
+def _holdout_rows(holdout: dict[str, Any]) -> list[list[object]]:
+    """What treated devices and those held out have in common, where both can be compared."""
+    what = {"silence": "send no windows any more", "ends": "had a process end without order"}
+    return [
+        [
+            name,
+            f"{n['treated_hit']} of {n['treated']}",
+            f"treated devices {what[name]}; of {n['held']} held out {n['held_hit']}",
+        ]
+        for name, n in holdout.items()
+        if n["treated"] and n["held"]
+    ]
+
+
+def _slice_rows(numbers: dict[str, Any]) -> list[list[object]]:
+    return [
+        [
+            f"{s['dimension']} {s['slice'] or 'unknown'}",
+            s["devices"],
+            s["measure"],
+            f"{s['p']:.2g}",
+            s["text"],
+        ]
+        for s in numbers["paired"]["slices"]
     ]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
+from model_service.gates.prediction import KEY, prediction
 from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.adapt import AdaptableModel
@@ -104,7 +105,10 @@ def judge_learnt(
 
 
 def judge_false_alarms(paired: PairedScores, max_gain: float) -> GateVerdict:
-    """Share of healthy windows that would raise an alarm: at most ``max_gain`` above the champion's."""
+    """Share of healthy windows that would raise an alarm: at most ``max_gain`` above the champion's.
+
+    Its detail also holds what the rollout's guard is to expect.
+    """
     rows = paired.holdout.healthy
     if not paired.present.any():
         return not_shown(FALSE_ALARMS, "no healthy row in the holdout")
@@ -115,7 +119,7 @@ def judge_false_alarms(paired: PairedScores, max_gain: float) -> GateVerdict:
     low, high = interval(new.drawn(draws(paired.present)))
     value, bound = new.mean(), old.mean() + max_gain
     text = f"alarms in {value:.2%} of healthy windows, the champion in {old.mean():.2%}; at most {bound:.2%}"
-    detail = {"says": text, "champion": old.mean()}
+    detail = {"says": text, "champion": old.mean(), KEY: prediction(paired)}
     return GateVerdict(FALSE_ALARMS, value <= bound, value, bound, low, high, detail)
 
 

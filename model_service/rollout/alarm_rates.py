@@ -23,7 +23,7 @@ FRESH_S = 10.0
 MIN_WINDOWS = 10
 """A device with fewer windows since the canary document is left out."""
 _SCORES = """
-SELECT device_id, model_version, bin_counts FROM summaries
+SELECT device_id, model_version, bin_counts, epoch(period_start) AS began FROM summaries
 WHERE feature = 'score' AND bin_counts IS NOT NULL AND epoch(period_start) >= {since:f}
 """
 
@@ -81,13 +81,15 @@ def alarm_rates(
 
     Args:
         record: Names the holdout, and the version that each device should run.
-        rows: ``device_id``, ``model_version`` and ``bin_counts`` of scores.
+        rows: ``device_id``, ``model_version`` and ``bin_counts`` of scores, and when the period ``began``.
         first: Index of the first bin whose scores are alarms.
         bins: Number of bins; rows with another number were counted with other edges and are left out.
     """
     baseline = record.baseline[record.family].version
     counts: dict[tuple[str, bool], list[int]] = {}
+    newest: dict[str, float] = {}
     for row in rows:
+        newest[row["device_id"]] = max(row["began"], newest.get(row["device_id"], 0.0))
         held = record.holdout.includes(row["device_id"])
         # Windows under any other version are from before the swap, or after a restore.
         if len(row["bin_counts"]) == bins and row["model_version"] == (baseline if held else record.version):
@@ -98,6 +100,7 @@ def alarm_rates(
     return AlarmRates(
         [rate for (_, held), rate in shares.items() if not held],
         [rate for (_, held), rate in shares.items() if held],
+        newest,
     )
 
 

@@ -17,6 +17,8 @@ from schemas.learning_policy import RolloutPolicy
 
 _HASHES = 40_000
 """About how many hashes a draw may cost; a large fleet gets fewer tries, since its size balances it."""
+HELD_FROM, HELD_SHARE = 20, 0.1
+"""A group of so many devices has a holdout of such a share, unless its profile says otherwise."""
 _TRIES = (1, 256)
 """Fewest and most salts to try."""
 
@@ -55,9 +57,16 @@ def canary_share(members: Sequence[GroupMember], settings: RolloutPolicy) -> flo
     return min(1.0, wanted / pool if pool else 1.0, shares(settings)[0])
 
 
+def held_share(devices: int, settings: RolloutPolicy) -> float:
+    """Share of a group that is held out: the profile's, else a tenth of a group that is large enough."""
+    if settings.no_holdout:
+        return 0.0
+    return settings.holdout_share or (HELD_SHARE if devices >= HELD_FROM else 0.0)
+
+
 def _one(salt: str, members: Sequence[GroupMember], settings: RolloutPolicy) -> CohortDraw:
     canary = SaltedShare(salt=salt, share=canary_share(members, settings))
-    held = settings.holdout_share
+    held = held_share(len(members), settings)
     holdout = SaltedShare(salt=f"{salt}/holdout", share=held) if held else NOBODY
     wrong = expected = 0.0
     for cohort, among in _cohorts(salt, canary, holdout, members, settings):

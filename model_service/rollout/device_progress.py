@@ -11,7 +11,9 @@ from schemas.channel_documents import Release
 from schemas.updates import UpdateResult, UpdateState
 
 LATE_SHARE = 0.2
-"""Share of windows scored too late above which a device counts as harmed."""
+"""Share of windows scored too late above which a device counts as harmed, if it was not so before."""
+EXCUSED_ENDS = 1
+"""Ends of the process, not in order, that are excused on each device; one more counts."""
 
 
 class ProgressKind(StrEnum):
@@ -38,6 +40,9 @@ class DeviceProgress:
         why: Reason of the kind, for people.
         paired: Newest comparison of both models.
         first: First comparison of both models.
+        labelled: Comparison on most windows that are known to be faulty.
+        ends: Ends of the process that were not in order, since it accepted the rollout; None: its release
+            does not say.
     """
 
     kind: ProgressKind
@@ -45,6 +50,13 @@ class DeviceProgress:
     why: str = ""
     paired: PairedShadow | None = None
     first: PairedShadow | None = None
+    labelled: PairedShadow | None = None
+    ends: int | None = None
+
+    @property
+    def is_excused(self) -> bool:
+        """Whether its process ended without order, and that does not count against it by itself."""
+        return self.ends == EXCUSED_ENDS and self.kind not in (ProgressKind.FAILED, ProgressKind.SILENT)
 
 
 _UNDER_WAY = (
@@ -101,8 +113,9 @@ def device_progress(
     for report in ordered:
         kind, since, why = _next(kind, since, why, report)
     pairs = [r.paired for r in ordered if r.paired is not None]
-    paired = max(pairs, key=lambda p: p.windows, default=None)
-    first = pairs[0] if pairs else None
+    first, paired = (pairs[0], max(pairs, key=lambda p: p.windows)) if pairs else (None, None)
+    known = [p for p in pairs if p.labelled is not None]
+    labelled = max(known, key=_labelled_windows) if known else None
     # Step 2: where a report was lost, its newest status shows what it runs.
     if status is not None and _runs_target(status, family, target, kind, since):
         kind, why = ProgressKind.COMMITTED, "runs it"
@@ -110,10 +123,21 @@ def device_progress(
     last_report = max(since, status.last_seen if status is not None else 0.0)
     if kind is ProgressKind.TRYING and now - last_report > silent_s:
         kind, why = ProgressKind.SILENT, f"silent for more than {silent_s:g} s after '{why}'"
-    # Step 4: a model that runs but crashes, or scores too late, has failed all the same.
-    if health and kind in (ProgressKind.TRYING, ProgressKind.COMMITTED) and (harm := _harm(ordered, paired)):
-        kind, why = ProgressKind.FAILED, harm
-    return DeviceProgress(kind, since, why, paired, first)
+    # Step 4: a model that runs but crashes, or scores too late, has failed all the same. So has one whose
+    # trials end with the process: the device reports that as a change that failed.
+    ends = unclean_ends(ordered)
+    if health and kind in (ProgressKind.TRYING, ProgressKind.COMMITTED):
+        harm = _harm(ordered, paired) or _ended(ordered, ends)
+        kind, why = (ProgressKind.FAILED, harm) if harm else (kind, why)
+    elif health and kind in (ProgressKind.UNREACHED, ProgressKind.DEFERRED):
+        harm = _ended(ordered, ends)
+        kind, why = (ProgressKind.FAILED, harm) if harm else (kind, why)
+    return DeviceProgress(kind, since, why, paired, first, labelled, ends)
+
+
+def unclean_ends(reports: Sequence[DeviceReport]) -> int | None:
+    """Ends of a device's process that were not in order, by its reports on a rollout; None: none says."""
+    return max((r.unclean_ends for r in reports if r.runtime), default=None)
 
 
 def telling(reports: Sequence[DeviceReport], version: str) -> set[int]:
@@ -139,8 +163,12 @@ def telling(reports: Sequence[DeviceReport], version: str) -> set[int]:
     kept |= {r.report_no for r in pairs[:1]}
     if pairs:
         kept.add(max(pairs, key=lambda r: 0 if r.paired is None else r.paired.windows).report_no)
+        kept.add(max(pairs, key=lambda r: 0 if r.paired is None else _labelled_windows(r.paired)).report_no)
     if ordered:
         kept.add(max(ordered, key=lambda r: r.crashes).report_no)
+        kept.add(max(ordered, key=lambda r: (bool(r.runtime), r.unclean_ends)).report_no)
+        kept.add(max(ordered, key=lambda r: r.out_of_memory).report_no)
+        kept.add(max(ordered, key=lambda r: bool(r.attempted)).report_no)
     return kept
 
 
@@ -161,9 +189,11 @@ def _reports_about(reports: Sequence[DeviceReport], version: str) -> list[Device
 def _next(
     kind: ProgressKind, since: float, why: str, report: DeviceReport
 ) -> tuple[ProgressKind, float, str]:
-    """Kind, its start and its reason after one more report."""
+    """Kind, its start and its reason after one more report; a commit lasts since its first report."""
     after = _after(kind, report)
-    return (kind, since, why) if after is None else (after, report.at, _reason(report))
+    if after is None or after is kind is ProgressKind.COMMITTED:
+        return kind, since, why
+    return after, report.at, _reason(report)
 
 
 def _after(kind: ProgressKind, report: DeviceReport) -> ProgressKind | None:
@@ -202,6 +232,25 @@ def _harm(ordered: Sequence[DeviceReport], paired: PairedShadow | None) -> str:
     crashes = max((r.crashes for r in ordered), default=0)
     if crashes:
         return f"the new model crashed {crashes} times"
-    if paired is not None and paired.late >= 2 and paired.late > LATE_SHARE * paired.windows:
-        return f"{paired.late} of {paired.windows} windows were scored too late"
+    late = 0 if paired is None else paired.late - (paired.old_took[-1] if paired.old_took else 0)
+    if paired is not None and late >= 2 and late > LATE_SHARE * paired.windows:
+        return f"{late} of {paired.windows} windows were scored too late"
     return ""
+
+
+def _ended(ordered: Sequence[DeviceReport], unclean: int | None) -> str:
+    """Why ends of the process count against the model; empty: they do not. One is excused."""
+    hits, ends = max((r.out_of_memory for r in ordered), default=0), unclean or 0
+    if not (hits or ends) or not any(r.attempted for r in ordered):
+        return ""  # nothing ended, or the new model was not tried
+    if hits:
+        return f"its process ended {_times(hits)} by a resource limit"
+    return f"its process ended {_times(ends)} without order; one is excused" if ends > EXCUSED_ENDS else ""
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def _labelled_windows(pair: PairedShadow) -> int:
+    return 0 if pair.labelled is None else pair.labelled.windows

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -98,8 +99,8 @@ def holdout_harm(treated: Sequence[float], holdout: Sequence[float], bound: floa
     Both are alarm rates per device in [0, 1] and independent samples, so the difference of two confidence
     sequences bounds the harm. Each end gets a quarter of the error budget; the paired test gets the rest.
     """
-    if not treated or not holdout:
-        return ""
+    if not treated or not holdout or math.fsum(treated) / len(treated) <= bound:
+        return ""  # neither end of an interval lies beyond its mean
     gap = lower_end(treated, ALPHA / 4, 0.0, 1.0) - upper_end(holdout, ALPHA / 4, 0.0, 1.0)
     if gap <= bound:
         return ""
@@ -131,6 +132,11 @@ def lower_end(values: Sequence[float], alpha: float, least: float = -1.0, most: 
         least: Smallest possible value.
         most: Largest possible value.
     """
+    return _lower_end(tuple(values), alpha, least, most)
+
+
+@lru_cache(maxsize=256)
+def _lower_end(values: tuple[float, ...], alpha: float, least: float, most: float) -> float:
     span = most - least
     x = [(v - least) / span for v in values]
     if wealth(x, 1e-9) < 1 / alpha:
@@ -195,6 +201,7 @@ def _student(values: Sequence[float], alpha: float) -> float:
     ) / math.sqrt(n)
 
 
+@lru_cache(maxsize=4096)
 def student_quantile(p: float, freedom: int) -> float:
     """Quantile of Student's distribution, for p > 0.5."""
     if freedom > 300:  # at the levels used here, within one part in a hundred of the normal quantile

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from model_service.rollout.predicted_alarms import PredictedAlarms
 from model_service.rollout.rollout_record import DocumentRing
 from schemas.channel_documents import Release
 
@@ -29,17 +30,53 @@ class GroupMember:
 
 
 @dataclass(frozen=True)
+class PairedAlarms:
+    """On how many windows each model alarms, and on how many only one of them.
+
+    Attributes:
+        gained, lost: Windows on which only the new, and only the old model alarms.
+        gained_runs, lost_runs: Unbroken rows of such windows.
+    """
+
+    old: int
+    new: int
+    gained: int
+    lost: int
+    gained_runs: int
+    lost_runs: int
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """How many windows that are known to be faulty each model detects."""
+
+    windows: int
+    old: int
+    new: int
+
+
+@dataclass(frozen=True)
 class PairedShadow:
     """How two models compare on the same windows of one device.
 
     Attributes:
         gain: Share of windows by which the new model raises more alarms than the old one, in [-1, 1].
-        late: Windows whose shadow score took longer than the hop.
+        late: Windows whose score by the new model took longer than the hop.
+        alarms: None: the device's release does not count them.
+        labelled: None: no window of known truth was compared.
+        old_took, new_took: Windows by the time that the score took (``TOOK_PARTS``); empty: not counted.
+        old_scores, new_scores: Windows by score, in tenths; empty: not counted.
     """
 
     windows: int
     gain: float
     late: int
+    alarms: PairedAlarms | None = None
+    labelled: LabelledWindows | None = None
+    old_took: tuple[int, ...] = ()
+    new_took: tuple[int, ...] = ()
+    old_scores: tuple[int, ...] = ()
+    new_scores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +86,9 @@ class DeviceReport:
     Attributes:
         at: When it arrived, UTC seconds.
         attempted: Version that it is about; empty: none.
+        restarts, unclean_ends, out_of_memory: Starts of the process since the rollout was accepted, ends that
+            were not in order, and ends by a resource limit.
+        runtime: What scores; empty: a release that does not say, and counts no restarts.
     """
 
     report_no: int
@@ -60,6 +100,10 @@ class DeviceReport:
     detail: str = ""
     crashes: int = 0
     paired: PairedShadow | None = None
+    restarts: int = 0
+    unclean_ends: int = 0
+    out_of_memory: int = 0
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,10 +139,15 @@ class SentDocument:
 
 @dataclass(frozen=True)
 class AlarmRates:
-    """Share of windows with an alarm, one number per device, since the canary document was published."""
+    """Share of windows with an alarm, one number per device, since the canary document was published.
+
+    Attributes:
+        newest: When the newest window of each device that sent any began, UTC seconds, by device id.
+    """
 
     treated: Sequence[float]
     holdout: Sequence[float]
+    newest: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +164,7 @@ class Observed:
         successor: Id of a draft that waits for this rollout to end; empty: none.
         unfit: By device id, why a device of the group cannot take the model: it is no member.
         rates: None: there is no holdout, or the lake does not hold its rates.
+        predicted: What the gate predicted of the new model; None: nothing, because it replaces none.
     """
 
     members: Mapping[str, GroupMember]
@@ -126,6 +176,7 @@ class Observed:
     successor: str = ""
     unfit: Mapping[str, str] = field(default_factory=dict)
     rates: AlarmRates | None = None
+    predicted: PredictedAlarms | None = None
 
     def newest(self, purpose: Purpose, phase: int, ring: DocumentRing) -> SentDocument | None:
         """The newest document of that purpose, phase and ring that was not withdrawn."""

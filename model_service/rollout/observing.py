@@ -20,6 +20,8 @@ from model_service.rollout.alarm_rates import LakeRates
 from model_service.rollout.device_fit import unfit
 from model_service.rollout.device_progress import condensed
 from model_service.rollout.observed import DeviceReport, DeviceStatus, GroupMember, Observed, PairedShadow
+from model_service.rollout.paired_reading import paired_shadow
+from model_service.rollout.predicted_alarms import predicted_alarms
 from model_service.rollout.rollout_record import PROFILE, RolloutRecord
 from schemas.channel_documents import CANARY, ChannelDocument, FleetPolicy, Release
 from schemas.profile import Profile
@@ -98,6 +100,10 @@ def read_report(request: ReportRequest, at: float, versions: frozenset[str]) -> 
         detail=request.detail,
         crashes=request.crashes,
         paired=paired(request, versions),
+        restarts=request.restarts,
+        unclean_ends=request.unclean_ends,
+        out_of_memory=request.out_of_memory,
+        runtime=request.runtime,
     )
 
 
@@ -106,19 +112,7 @@ def paired(request: ReportRequest, versions: frozenset[str]) -> PairedShadow | N
 
     Until the swap the new model runs in the shadow, afterwards the old one does: then the sign turns.
     """
-    shadow = request.shadow
-    if shadow.windows < 1:
-        return None
-    risen = shadow.shadow_alarms - shadow.active_alarms
-    if shadow.active_version in versions:
-        return PairedShadow(shadow.windows, _share(-risen, shadow.windows), shadow.deadline_misses)
-    if shadow.shadow_version in versions:
-        return PairedShadow(shadow.windows, _share(risen, shadow.windows), shadow.deadline_misses)
-    return None
-
-
-def _share(risen: int, windows: int) -> float:
-    return max(-1.0, min(1.0, risen / windows))
+    return paired_shadow(request.shadow, versions)
 
 
 def observe(
@@ -159,6 +153,7 @@ def observe(
         floors=policy.floors,
         broad_elsewhere=newest is not None and elsewhere and not _is_baseline(newest.models, record),
         successor=drafts[-1].rollout_id if drafts else "",
+        predicted=predicted_alarms(connection, record.version),
     )
 
 

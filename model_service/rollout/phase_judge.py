@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from model_service.rollout import guard_statistics
 from model_service.rollout.device_progress import DeviceProgress, ProgressKind, device_progress
 from model_service.rollout.guard_statistics import GuardFinding
+from model_service.rollout.holdout_judge import HoldoutFinding, holdout_finding
 from model_service.rollout.observed import Observed
+from model_service.rollout.paired_finding import PairedFinding, paired_finding
 from model_service.rollout.rollout_record import PROFILE, RolloutRecord
 
 SMALLEST = 20
@@ -23,7 +27,7 @@ class PhaseDecision(NamedTuple):
 
     Attributes:
         answer: ``ask``: a person decides.
-        reason: Why, for people; empty for ``wait`` and ``promote``.
+        reason: Why, for people; of ``wait``, why the soak is lengthened; of ``promote``, what was not shown.
         kind: What the person is asked about.
     """
 
@@ -38,7 +42,9 @@ class PhaseJudgement:
 
     Attributes:
         progress: How far each treated device is, by device id.
-        finding: What the quality guard finds.
+        finding: What the quality guard finds of the rise of alarms.
+        paired: What it finds in both directions, where devices count it.
+        beside: What the holdout shows besides alarms.
         due: When the decision can change without a new report, UTC seconds; None: it cannot.
     """
 
@@ -46,6 +52,8 @@ class PhaseJudgement:
     progress: Mapping[str, DeviceProgress]
     finding: GuardFinding
     due: float | None = None
+    paired: PairedFinding = field(default_factory=PairedFinding)
+    beside: HoldoutFinding = field(default_factory=HoldoutFinding)
 
     def count(self, *kinds: ProgressKind) -> int:
         """Number of treated devices of these kinds."""
@@ -66,6 +74,10 @@ class PhaseJudgement:
             "guard_devices": finding.devices,
             "unseen": round(finding.unseen, 4),
             "guard_text": finding.text,
+            "lengthened": self.decision.reason if self.decision.answer == "wait" else "",
+            "excused": sum(s.is_excused for s in self.progress.values()),
+            "paired": self.paired.numbers(),
+            "holdout": self.beside.numbers(),
             "failures": dict(self._failures()),
         }
 
@@ -87,18 +99,34 @@ def judge(
         now: UTC seconds.
     """
     progress = progress_of_treated(record, phase, observed, now)
-    finding = _quality(record, phase, progress, observed)
-    found = _Phase(record, phase, published_at, progress, finding, now)
+    beside = holdout_finding(record, phase, progress, observed, now)
+    if not beside.excuses and not record.security:
+        progress = {d: _unexcused(s, beside) for d, s in progress.items()}
+    paired = paired_finding(progress, observed.members, observed.predicted)
+    finding = _quality(record, phase, progress, observed, paired, beside)
+    found = _Phase(record, phase, published_at, progress, finding, paired, now)
     decision = found.answer()
-    due = found.due() if decision.answer == "wait" else None
-    return PhaseJudgement(decision, progress, finding, due)
+    due = found.next_look() if decision.answer == "wait" else None
+    return PhaseJudgement(decision, progress, finding, due, paired, beside)
+
+
+def _unexcused(progress: DeviceProgress, beside: HoldoutFinding) -> DeviceProgress:
+    """The same where an end of its process is not excused."""
+    if not progress.is_excused:
+        return progress
+    ends = beside.ends
+    why = (
+        f"its process ended without order, as on {ends.treated_hit} of {ends.treated} treated devices;"
+        f" of {ends.held} held out on {ends.held_hit}"
+    )
+    return replace(progress, kind=ProgressKind.FAILED, why=why)
 
 
 def progress_of_treated(
     record: RolloutRecord, phase: int, observed: Observed, now: float
 ) -> dict[str, DeviceProgress]:
     """How far each device is that the phase treats, by device id."""
-    target = record.target[record.family]
+    target, treats = record.target[record.family], record.treated(phase)
     return {
         d: device_progress(
             observed.reports.get(d, ()),
@@ -110,12 +138,17 @@ def progress_of_treated(
             health=not record.security,
         )
         for d, m in observed.members.items()
-        if record.treats(phase, d, m.pool)
+        if treats(d, m.pool)
     }
 
 
 def _quality(
-    record: RolloutRecord, phase: int, progress: Mapping[str, DeviceProgress], observed: Observed
+    record: RolloutRecord,
+    phase: int,
+    progress: Mapping[str, DeviceProgress],
+    observed: Observed,
+    paired: PairedFinding,
+    beside: HoldoutFinding,
 ) -> GuardFinding:
     settings = record.settings
     first = [s.first.gain for s in progress.values() if s.first is not None]
@@ -123,8 +156,8 @@ def _quality(
     found = guard_statistics.judge(first, newest, settings.max_alarm_gain, settings.min_devices, record.looks)
     if record.security or record.kind == PROFILE or phase > record.last_soaking:
         return replace(found, answer="skipped", text=f"not tested: {found.text}")
-    harm = ""
-    if observed.rates is not None:
+    harm = paired.harm or beside.harm
+    if not harm and observed.rates is not None:
         harm = guard_statistics.holdout_harm(
             observed.rates.treated, observed.rates.holdout, settings.max_alarm_gain
         )
@@ -138,6 +171,7 @@ class _Phase:
     published_at: float
     progress: Mapping[str, DeviceProgress]
     finding: GuardFinding
+    paired: PairedFinding
     now: float
 
     def answer(self) -> PhaseDecision:
@@ -174,10 +208,29 @@ class _Phase:
             )
         # Step 3: no harm was shown, but neither was its absence. Promotion needs the second. ``skipped``
         # (a security rollout) passes; so does a phase after which nobody else gets the model.
-        if self.finding.answer == "not_shown" and self.record.asks(self.phase):
-            reason = f"not shown that the new model is no worse: {self.finding.text}"
-            return PhaseDecision("ask", reason, "not_shown")
-        return PhaseDecision("promote")
+        if self.finding.answer == "skipped" or not self.record.asks(self.phase):
+            return PhaseDecision("promote")
+        return self._on_evidence()
+
+    def _on_evidence(self) -> PhaseDecision:
+        """The decision on a phase that must show that the model does no harm, and is over otherwise."""
+        not_shown = "" if self.finding.answer == "shown" else self.finding.text
+        open_ = "; ".join(text for text in (not_shown, self.paired.open) if text)
+        if not open_:
+            return PhaseDecision("promote")
+        # Step 4: what is decided against the model, and yet no more than the gate may have overlooked.
+        settings = self.record.settings
+        if suspect := self.paired.suspect:
+            return PhaseDecision("ask", f"too many alarms, or too few were predicted: {suspect}", "not_shown")
+        # Step 5: wait where time decides: windows go on coming from devices that count both models' alarms.
+        counts, stuck = self.paired.counts_alarms, self.paired.settled
+        more = counts and not stuck and self.finding.devices >= settings.min_devices
+        if settings.lengthens and more and self.now < self.soak_end(settings.soak_limit_s):
+            return PhaseDecision("wait", f"the soak is lengthened: {open_}")
+        # Step 6: ask. A profile that lengthens no soak goes on with what nothing speaks against.
+        if leaning := not_shown or ((stuck or open_) if settings.lengthens else self.paired.leans):
+            return PhaseDecision("ask", f"not shown that the new model is no worse: {leaning}", "not_shown")
+        return PhaseDecision("promote", f"passed without a longer soak, although open: {open_}")
 
     def _failure_text(self, bad: int, reached: int) -> str:
         limit = self.record.settings.max_failed
@@ -190,10 +243,19 @@ class _Phase:
     def _is_over(self) -> bool:
         return self.now >= self.due() and not self._count(ProgressKind.TRYING)
 
+    def next_look(self) -> float:
+        """When a phase that waits is to be judged again without a new report, UTC seconds."""
+        due = self.due()
+        return due if self.now < due else self.soak_end(self.record.settings.soak_limit_s)
+
     def due(self) -> float:
         """When the phase is over if no further report arrives, UTC seconds."""
+        return self.soak_end(self.record.settings.soak_s)
+
+    def soak_end(self, soak_s: float) -> float:
+        """When it is over with such a soak, UTC seconds."""
         settings = self.record.settings
-        soak = 0.0 if self.record.security or self.phase > self.record.last_soaking else settings.soak_s
+        soak = 0.0 if self.record.security or self.phase > self.record.last_soaking else soak_s
         # The soak begins with the last device that settled: each is observed for a whole soak.
         last = max((s.since for s in self.progress.values() if s.kind in _SETTLED), default=0.0)
         over = max(last, self.published_at) + soak
@@ -204,4 +266,8 @@ class _Phase:
         return max(over, min(trying) + settings.silent_s) if trying else over
 
     def _count(self, *kinds: ProgressKind) -> int:
-        return sum(s.kind in kinds for s in self.progress.values())
+        return sum(self._kinds[kind] for kind in kinds)
+
+    @cached_property
+    def _kinds(self) -> Counter[ProgressKind]:
+        return Counter(s.kind for s in self.progress.values())

@@ -83,6 +83,7 @@ def short(settings: RolloutPolicy) -> RolloutPolicy:
     changes = {
         "phases": (1.0,),
         "holdout_share": 0.0,
+        "no_holdout": True,
         "soak_s": min(settings.soak_s, SOAK_S),
         "reach_s": min(settings.reach_s, REACH_S),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeInt
@@ -68,6 +70,7 @@ class RolloutRecord(SignedDocument):
         imbalance: Of the draw over sites and hardware; 0 is perfect.
         phase: Number of the current phase; 0 is the canary ring.
         waived: Phases whose missing evidence an approver accepted.
+        lengthened: Phases whose soak was lengthened.
         handled_refusal: Newest refused seq that a person knows of, because it resumed the rollout after it.
         ended_because: Why it was aborted, superseded or completed in part; empty otherwise.
         kind: ``profile``: of a version of a profile. Then ``family`` is the profile's name, ``version`` and
@@ -93,6 +96,7 @@ class RolloutRecord(SignedDocument):
     phase: NonNegativeInt = 0
     pause: RolloutPause | None = None
     waived: tuple[int, ...] = ()
+    lengthened: tuple[int, ...] = ()
     handled_refusal: Annotated[int, Field(ge=0)] = 0
     ended_because: str = ""
     kind: RolloutKind = "model"
@@ -161,12 +165,25 @@ class RolloutRecord(SignedDocument):
 
     def treats(self, phase: int, device_id: str, in_pool: bool) -> bool:
         """Whether a device of the group runs the target in a phase."""
-        if self.held_out(phase).includes(device_id):
-            return False
-        canary = in_pool and self.canary.includes(device_id)
-        return canary or (phase > 0 and self.cohort(phase).includes(device_id))
+        return self.treated(phase)(device_id, in_pool)
+
+    def treated(self, phase: int) -> Callable[[str, bool], bool]:
+        """From a device's id, and whether it is in the pool, to whether it runs the target in a phase."""
+        held, canary, cohort = self.held_out(phase), self.canary, self.cohort(phase)
+
+        def treats(device_id: str, in_pool: bool) -> bool:
+            if held != NOBODY and held.includes(device_id):
+                return False
+            return (in_pool and canary.includes(device_id)) or (phase > 0 and cohort.includes(device_id))
+
+        return treats
 
 
 def shares(settings: RolloutPolicy) -> tuple[float, ...]:
     """Shares of the broad phases: rising, each once, the last one everybody."""
-    return tuple(sorted({*settings.phases, 1.0}))
+    return _rising(settings.phases)
+
+
+@lru_cache(maxsize=64)
+def _rising(phases: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted({*phases, 1.0}))

@@ -181,10 +181,21 @@ def _judged(record: RolloutRecord, judgement: PhaseJudgement, observed: Observed
     if decision.answer == "abort":
         return abort(record, decision.reason, "guard", now)
     if record.state == "paused" or decision.answer == "wait":
-        return Transition(record, due=judgement.due)
+        return _waiting(record, judgement)
     if decision.answer == "ask":
         return _paused(record, decision.kind, decision.reason, now)
     return _promoted(record, judgement, observed)
+
+
+def _waiting(record: RolloutRecord, judgement: PhaseJudgement) -> Transition:
+    """The same rollout; that its soak is lengthened is recorded once a phase, with the reason."""
+    reason = judgement.decision.reason if judgement.decision.answer == "wait" else ""
+    if not reason or record.phase in record.lengthened:
+        return Transition(record, due=judgement.due)
+    lengthened = with_changes(record, lengthened=(*record.lengthened, record.phase))
+    detail = {"phase": record.phase, "reason": reason, "until": judgement.due}
+    note = Note("soak_lengthened", f"lengthened/{record.phase}", detail)
+    return Transition(lengthened, (note,), due=judgement.due)
 
 
 def _is_safe(record: RolloutRecord, observed: Observed, now: float) -> bool:
@@ -224,6 +235,7 @@ def _offered(record: RolloutRecord, evidence: Mapping[str, Any]) -> Transition:
 def _promoted(record: RolloutRecord, judgement: PhaseJudgement, observed: Observed) -> Transition:
     numbers = judgement.numbers()
     detail = {k: numbers[k] for k in ("treated", "committed", "failed", "silent", "unreached", "guard_text")}
+    detail |= {"although": judgement.decision.reason} if judgement.decision.reason else {}
     passed = Note("phase_passed", f"passed/{record.phase}", {"phase": record.phase, **detail})
     if record.phase >= record.last_phase:
         return _completed(record, judgement, passed)

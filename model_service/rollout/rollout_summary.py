@@ -212,6 +212,8 @@ def _while_running(
             " counts as failed"
         )
     left = max(0.0, (judgement.due or now) - now)
+    if reason := judgement.decision.reason:
+        return f"waits at most {left:.0f} s more: {reason}"
     missing = judgement.count(ProgressKind.UNREACHED, ProgressKind.DEFERRED)
     if missing and now < published + record.settings.reach_s:
         return f"waits at most {left:.0f} s for {missing} devices that have not taken the offer"

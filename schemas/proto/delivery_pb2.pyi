@@ -125,7 +125,7 @@ class Installed(_message.Message):
     def __init__(self, family: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Shadow(_message.Message):
-    __slots__ = ("active_version", "shadow_version", "windows", "active_alarms", "shadow_alarms", "mean_difference", "m2_difference", "deadline_misses", "active_mean", "shadow_mean")
+    __slots__ = ("active_version", "shadow_version", "windows", "active_alarms", "shadow_alarms", "mean_difference", "m2_difference", "deadline_misses", "active_mean", "shadow_mean", "alarms", "labelled", "active_took", "shadow_took", "active_scores", "shadow_scores")
     ACTIVE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SHADOW_VERSION_FIELD_NUMBER: _ClassVar[int]
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +136,12 @@ class Shadow(_message.Message):
     DEADLINE_MISSES_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_MEAN_FIELD_NUMBER: _ClassVar[int]
     SHADOW_MEAN_FIELD_NUMBER: _ClassVar[int]
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
+    LABELLED_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_TOOK_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_TOOK_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_SCORES_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SCORES_FIELD_NUMBER: _ClassVar[int]
     active_version: str
     shadow_version: str
     windows: int
@@ -146,7 +152,39 @@ class Shadow(_message.Message):
     deadline_misses: int
     active_mean: float
     shadow_mean: float
-    def __init__(self, active_version: _Optional[str] = ..., shadow_version: _Optional[str] = ..., windows: _Optional[int] = ..., active_alarms: _Optional[int] = ..., shadow_alarms: _Optional[int] = ..., mean_difference: _Optional[float] = ..., m2_difference: _Optional[float] = ..., deadline_misses: _Optional[int] = ..., active_mean: _Optional[float] = ..., shadow_mean: _Optional[float] = ...) -> None: ...
+    alarms: AlarmPairs
+    labelled: LabelledPairs
+    active_took: _containers.RepeatedScalarFieldContainer[int]
+    shadow_took: _containers.RepeatedScalarFieldContainer[int]
+    active_scores: _containers.RepeatedScalarFieldContainer[int]
+    shadow_scores: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, active_version: _Optional[str] = ..., shadow_version: _Optional[str] = ..., windows: _Optional[int] = ..., active_alarms: _Optional[int] = ..., shadow_alarms: _Optional[int] = ..., mean_difference: _Optional[float] = ..., m2_difference: _Optional[float] = ..., deadline_misses: _Optional[int] = ..., active_mean: _Optional[float] = ..., shadow_mean: _Optional[float] = ..., alarms: _Optional[_Union[AlarmPairs, _Mapping]] = ..., labelled: _Optional[_Union[LabelledPairs, _Mapping]] = ..., active_took: _Optional[_Iterable[int]] = ..., shadow_took: _Optional[_Iterable[int]] = ..., active_scores: _Optional[_Iterable[int]] = ..., shadow_scores: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class AlarmPairs(_message.Message):
+    __slots__ = ("active_only", "shadow_only", "active_only_runs", "shadow_only_runs")
+    ACTIVE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_ONLY_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_ONLY_RUNS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_ONLY_RUNS_FIELD_NUMBER: _ClassVar[int]
+    active_only: int
+    shadow_only: int
+    active_only_runs: int
+    shadow_only_runs: int
+    def __init__(self, active_only: _Optional[int] = ..., shadow_only: _Optional[int] = ..., active_only_runs: _Optional[int] = ..., shadow_only_runs: _Optional[int] = ...) -> None: ...
+
+class LabelledPairs(_message.Message):
+    __slots__ = ("windows", "active_detected", "shadow_detected", "active_only", "shadow_only")
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_DETECTED_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_DETECTED_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_ONLY_FIELD_NUMBER: _ClassVar[int]
+    windows: int
+    active_detected: int
+    shadow_detected: int
+    active_only: int
+    shadow_only: int
+    def __init__(self, windows: _Optional[int] = ..., active_detected: _Optional[int] = ..., shadow_detected: _Optional[int] = ..., active_only: _Optional[int] = ..., shadow_only: _Optional[int] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
     __slots__ = ("device_id", "report_no", "nonce", "state", "result", "channel_seq", "rollout_id", "attempted", "installed", "attack", "detail", "shadow", "crashes", "trusted_time_ms", "versions", "profile", "hardware", "profile_state", "restarts", "out_of_memory", "unclean_ends", "runtime")

@@ -1,0 +1,240 @@
+"""Judges a new model in both directions on windows that it shares with the old one. Pure.
+
+Four measures: alarms gained, alarms lost, recall on windows that are known to be faulty, and late scores.
+Each is held against what the gate predicted of a right model (`predicted_alarms`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model_service.count_bounds import count_lower, count_upper
+from model_service.rollout.observed import PairedAlarms, PairedShadow
+from model_service.rollout.paired_statistics import (
+    MeanLoss,
+    RunTotals,
+    evidence_of_absence,
+    evidence_of_excess,
+    run_length,
+)
+from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedLoss
+
+ALPHA = 0.0015
+"""Error probability of each measure for aborting a model that does what was predicted."""
+BETA = 0.0025
+"""Error probability for letting a model go on that alarms ``NOISY`` times as often, or has lost ``DEAF``."""
+NOISY = 3.0
+"""Alarms, as a multiple of those predicted, that must be ruled out before a model goes on."""
+DEAF = 0.30
+"""Loss of recall beyond the predicted one that must be ruled out before a model goes on."""
+LOSS_SLACK = 0.05
+"""Loss of recall beyond the predicted one that is never held against a model."""
+LATE_SHARE = 0.05
+"""Share of windows that may be scored too late, besides those that the old model scores too late."""
+LATE_RUN = 3.0
+"""Late windows that are taken for one event: a busy minute makes several."""
+UNKNOWN_SPREAD, UNKNOWN_FREEDOM, LEAST_SPREAD = 0.15, 4, 0.03
+"""Spread of a loss of recall over devices where the gate measured none, and how much that weighs."""
+
+MeasureAnswer = Literal["harmful", "open", "shown", "within", "not_compared"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of a model on some devices.
+
+    Attributes:
+        answer: ``open``: neither harm nor its absence is shown; ``within``: not beyond what was predicted,
+            and nothing more is asked.
+        devices: Devices that sent it.
+        value: Share of windows, or mean loss.
+        low, high: Interval of it (each end at 2.5 %).
+        expected: What was predicted.
+        p: Always-valid p-value of harm.
+        leans: Nearer to what must be ruled out than to what was predicted.
+        suspect: What must be ruled out is shown, although it may lie within the prediction's interval.
+        grows: Whether a longer soak brings more of what it rests on.
+    """
+
+    name: str
+    answer: MeasureAnswer
+    devices: int = 0
+    value: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    expected: float = 0.0
+    p: float = 1.0
+    leans: bool = False
+    suspect: bool = False
+    grows: bool = True
+    text: str = ""
+
+    def numbers(self) -> dict[str, Any]:
+        """As JSON values."""
+        parts = {"value": self.value, "low": self.low, "high": self.high, "expected": self.expected}
+        rounded = {name: float(f"{number:.6g}") for name, number in parts.items()}
+        known = {"measure": self.name, "answer": self.answer, "devices": self.devices, "text": self.text}
+        return {**known, **rounded, "p": float(f"{self.p:.3g}")}
+
+
+Pairs = Mapping[str, PairedShadow]
+"""Newest comparison of each device, by device id."""
+
+
+def measures(pairs: Pairs, labelled: Pairs, predicted: PredictedAlarms | None) -> list[Measure]:
+    """All measures of some devices.
+
+    Args:
+        pairs: Newest comparisons.
+        labelled: Comparisons that hold windows of known truth.
+        predicted: What the gate predicted; None: nothing.
+    """
+    recall = None if predicted is None else predicted.recall
+    return [
+        alarms_gained(list(pairs.values()), predicted),
+        alarms_lost(list(pairs.values()), predicted),
+        recall_lost(list(labelled.values()), recall),
+        late_scores(list(pairs.values())),
+    ]
+
+
+def alarms_gained(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None) -> Measure:
+    """Whether more windows alarm under the new model alone than predicted; shown once ``NOISY`` is out."""
+    known = [(p.windows, a) for p in pairs if (a := p.alarms) is not None]
+    if predicted is None or not known:
+        return _missing("alarms gained", predicted)
+    counts = RunTotals.of((windows, a.gained, a.gained_runs, a.old) for windows, a in known)
+    length = _run_length([a for _, a in known])
+    most = predicted.gained.upper(ALPHA) * _busier(counts, length, predicted)
+    evidence = evidence_of_excess(counts.tested_runs, most * counts.tested_windows / length)
+    # Three times the alarms that were predicted: all above what the old model raises as well are gained.
+    guess = predicted.gained.guess
+    excessive = guess + (NOISY - 1.0) * predicted.new.guess
+    runs, windows = counts.runs, counts.windows / length
+    absence = evidence_of_absence(runs, guess * windows, excessive * windows)
+    shown = absence >= 1 / BETA
+    answer: MeasureAnswer = "harmful" if evidence >= 1 / ALPHA else "shown" if shown else "open"
+    value = counts.events / counts.windows
+    low, high = (min(1.0, bound(runs, 0.025) / windows) for bound in (count_lower, count_upper))
+    text = (
+        f"{_share(value)} of windows alarm under the new model alone [{_share(low)}, {_share(high)}],"
+        f" predicted {_share(guess)}; {NOISY:g} times the predicted alarms would be {_share(excessive)}"
+    )
+    leans = value > math.sqrt(guess * excessive)
+    return Measure(
+        "alarms gained",
+        answer,
+        counts.devices,
+        value,
+        low,
+        high,
+        guess,
+        _p(evidence),
+        leans,
+        suspect=absence <= BETA,
+        text=text,
+    )
+
+
+def alarms_lost(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None) -> Measure:
+    """Whether a larger part of the old model's alarms is lost than predicted."""
+    known = [(p.windows, a) for p in pairs if (a := p.alarms) is not None]
+    if predicted is None or not known:
+        return _missing("alarms lost", predicted)
+    counts = RunTotals.of((windows, a.lost, a.lost_runs, a.old) for windows, a in known)
+    length = _run_length([a for _, a in known])
+    old = predicted.old.value * predicted.old.windows
+    lost = predicted.lost.value * predicted.lost.windows
+    most = min(1.0, count_upper(lost, ALPHA) / old) if old > 0 else 1.0
+    evidence = evidence_of_excess(counts.tested_runs, most * counts.tested_base / length) if most < 1 else 0.0
+    expected = min(1.0, predicted.lost.guess / predicted.old.guess)
+    p, base = _p(evidence), counts.base
+    answer: MeasureAnswer = "harmful" if p <= ALPHA else "within"
+    if not base:
+        text = "the old model has raised no alarm that could be lost"
+        return Measure("alarms lost", answer, counts.devices, expected=expected, p=p, text=text)
+    value = counts.events / base
+    low, high = (min(1.0, bound(counts.runs, 0.025) * length / base) for bound in (count_lower, count_upper))
+    text = f"{value:.0%} of the old model's alarms are lost [{low:.0%}, {high:.0%}], predicted {expected:.0%}"
+    return Measure("alarms lost", answer, counts.devices, value, low, high, expected, p, text=text)
+
+
+def recall_lost(pairs: Sequence[PairedShadow], predicted: PredictedLoss | None) -> Measure:
+    """Whether fewer windows that are known to be faulty are detected than predicted."""
+    name = "recall lost"
+    losses = [(p.labelled.old - p.labelled.new) / p.labelled.windows for p in pairs if p.labelled is not None]
+    if not losses:
+        return Measure(name, "not_compared", text="no device sent windows that are known to be faulty")
+    spread, freedom, others = UNKNOWN_SPREAD, UNKNOWN_FREEDOM, 0
+    expected = 0.0
+    if predicted is not None:
+        spread, freedom = max(predicted.spread, LEAST_SPREAD), max(predicted.devices - 1, 1)
+        expected, others = max(predicted.value, 0.0), predicted.devices
+    found = MeanLoss.of(losses, spread, freedom)
+    p = found.p_above(expected + LOSS_SLACK, others)
+    shown = found.mean + found.margin(BETA) < expected + DEAF
+    answer: MeasureAnswer = "harmful" if p <= ALPHA else "shown" if shown else "open"
+    margin = found.margin(0.025)
+    text = (
+        f"the new model detects {found.mean:+.1%} fewer of the known faults [{found.mean - margin:+.1%},"
+        f" {found.mean + margin:+.1%}], predicted {expected:+.1%}; {DEAF:.0%} must be ruled out"
+    )
+    leans = found.mean > expected + DEAF / 2
+    low, high = found.mean - margin, found.mean + margin
+    return Measure(
+        name, answer, len(losses), found.mean, low, high, expected, p, leans, grows=False, text=text
+    )
+
+
+def late_scores(pairs: Sequence[PairedShadow]) -> Measure:
+    """Whether more windows are scored after their hop than under the old model, and more than allowed."""
+    known = [p for p in pairs if p.new_took]
+    if not known:
+        return Measure("late scores", "not_compared", text="no device sent how long its scores take")
+    counts = RunTotals.of((p.windows, p.late, round(p.late / LATE_RUN), late_old(p)) for p in known)
+    allowed = LATE_SHARE + counts.base / counts.windows
+    evidence = evidence_of_excess(counts.tested_runs, allowed * counts.tested_windows / LATE_RUN)
+    value, runs = counts.events / counts.windows, counts.events / LATE_RUN
+    low, high = (
+        min(1.0, bound(runs, 0.025) * LATE_RUN / counts.windows) for bound in (count_lower, count_upper)
+    )
+    text = f"{value:.1%} of windows are scored late [{low:.1%}, {high:.1%}], allowed {allowed:.1%}"
+    answer: MeasureAnswer = "harmful" if evidence >= 1 / ALPHA else "within"
+    return Measure("late scores", answer, counts.devices, value, low, high, allowed, _p(evidence), text=text)
+
+
+def late_old(pair: PairedShadow) -> int:
+    """Windows that the old model scored after their hop."""
+    return pair.old_took[-1] if pair.old_took else 0
+
+
+def _missing(name: str, predicted: PredictedAlarms | None) -> Measure:
+    why = "the gate predicted nothing" if predicted is None else "no device counts them"
+    return Measure(name, "not_compared", text=why)
+
+
+def _run_length(alarms: Sequence[PairedAlarms]) -> float:
+    """Windows of a run, from the runs of both directions."""
+    return run_length(
+        sum(a.gained + a.lost for a in alarms), sum(a.gained_runs + a.lost_runs for a in alarms)
+    )
+
+
+def _busier(counts: RunTotals, length: float, predicted: PredictedAlarms) -> float:
+    """How much more often the old model surely alarms on these devices than on the gate's; at least 1.
+
+    Devices differ. Where the old model alarms more often than the gate saw it do, the new one may as well.
+    """
+    surely = count_lower(counts.base / length, 0.25)
+    return max(1.0, surely * length / (predicted.old.guess * counts.windows))
+
+
+def _p(evidence: float) -> float:
+    return 1.0 if evidence <= 1.0 else 1.0 / evidence
+
+
+def _share(value: float) -> str:
+    return f"{value:.2%}" if value >= 0.001 else f"{value:.2g}"

@@ -8,17 +8,16 @@ is kept.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-
-from google.protobuf.message import DecodeError
+from typing import TYPE_CHECKING
 
 from schemas.errors import BundleError
-from schemas.proto import onnx_subset_pb2 as onnx
+
+if TYPE_CHECKING:
+    from schemas.proto import onnx_subset_pb2 as onnx
 
 ROWS = "features_given"
 """Input of the part: rows of features, shape (rows, F)."""
 _FLOAT = 1
-
-Producers = Mapping[str, onnx.NodeProto]
 
 
 def score_part(model: bytes, width: int, name: str, also: Collection[str] = ()) -> bytes:
@@ -33,6 +32,11 @@ def score_part(model: bytes, width: int, name: str, also: Collection[str] = ()) 
     Raises:
         BundleError: Not such a graph, or its score depends on more than its features.
     """
+    # Heavy: a device loads it in the trial's process alone.
+    from google.protobuf.message import DecodeError  # noqa: PLC0415
+
+    from schemas.proto import onnx_subset_pb2 as onnx  # noqa: PLC0415
+
     whole = onnx.ModelProto()
     try:
         whole.ParseFromString(model)
@@ -50,7 +54,10 @@ def score_part(model: bytes, width: int, name: str, also: Collection[str] = ()) 
                 node.input[at] = ROWS
     used = {taken for node in nodes for taken in node.input}
     _keep(graph, nodes, used, also)
-    graph.input.add(name=ROWS).type.CopyFrom(_rows(width))
+    tensor = graph.input.add(name=ROWS).type.tensor_type
+    tensor.elem_type = _FLOAT
+    tensor.shape.dim.add(dim_param="rows")
+    tensor.shape.dim.add(dim_value=width)
     data: bytes = whole.SerializeToString(deterministic=True)
     return data
 
@@ -62,21 +69,13 @@ def _keep(
     constants = sorted((c for c in graph.initializer if c.name in used), key=lambda c: c.name)
     inputs = [i for i in graph.input if i.name in used and i.name in also]
     outputs = [o for o in graph.output if o.name == "score"]
-    kept = onnx.GraphProto(node=nodes, initializer=constants, input=inputs, output=outputs)
+    kept = type(graph)(node=nodes, initializer=constants, input=inputs, output=outputs)
     for field in ("node", "initializer", "input", "output"):
         graph.ClearField(field)
     graph.MergeFrom(kept)
 
 
-def _rows(width: int) -> onnx.TypeProto:
-    found = onnx.TypeProto()
-    found.tensor_type.elem_type = _FLOAT
-    found.tensor_type.shape.dim.add(dim_param="rows")
-    found.tensor_type.shape.dim.add(dim_value=width)
-    return found
-
-
-def _source(producers: Producers, name: str) -> str:
+def _source(producers: Mapping[str, onnx.NodeProto], name: str) -> str:
     """Name of the tensor that the score is computed from: ``features`` is an Identity of it."""
     node = producers.get("features")
     if node is None or "score" not in producers:
@@ -84,7 +83,9 @@ def _source(producers: Producers, name: str) -> str:
     return str(node.input[0]) if node.op_type == "Identity" else "features"
 
 
-def _needed(producers: Producers, source: str, given: Collection[str], name: str) -> set[str]:
+def _needed(
+    producers: Mapping[str, onnx.NodeProto], source: str, given: Collection[str], name: str
+) -> set[str]:
     """First outputs of the operators between features and score."""
     needed: set[str] = set()
     todo = ["score"]

@@ -218,6 +218,7 @@ class Installer:
     def advance(self) -> None:
         """Act on what windows and child processes have brought, and on what a failed write broke off."""
         self._running.release_retired()
+        self.progress.save_start()
         self.progress.retry_reports()
         if self.record.state is S.RESTORING:
             self._finish_restore()

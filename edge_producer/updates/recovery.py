@@ -42,7 +42,7 @@ def recovered(device_id: str, journal: Journal, slots: ModelSlots, limits: Limit
     attempt = following.attempt
     if following.state is S.WATCH and attempt is not None and attempt.wanted != pointer.active:
         following = following.to(S.RESTORING, detail="another set runs than the one that is watched")
-    if following != record:
+    if following != started:  # that a process has started alone is persisted with its first step
         journal.try_save(following)
     if following.state is S.COMMITTED and attempt is not None:
         try:

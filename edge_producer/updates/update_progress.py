@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from edge_producer.updates.journal import Journal
 from edge_producer.updates.recovery import recovered
@@ -45,6 +46,7 @@ class UpdateProgress:
         self._now_s = now_s
         self._reports = ReportRetry(device_id, add_report)
         self.record = recovered(device_id, journal, slots, limit_counts())
+        self._start_saved = False
 
     @property
     def attempt(self) -> Attempt:
@@ -64,8 +66,18 @@ class UpdateProgress:
             OSError: The disk does not take it; the record before stays the newest.
         """
         self.record = self._journal.save(record)
+        self._start_saved = True
         if report:
             self._reports.add(self.record)
+
+    def save_start(self) -> None:
+        """Persist once that a process has started, so that the next one knows how this one ended.
+
+        A disk that does not take it holds nothing up: the next step tries again.
+        """
+        if not self._start_saved:
+            with suppress(OSError):
+                self.save(self.record)
 
     def try_save(self, record: UpdateRecord) -> None:
         """Take over a record, and persist it if the disk has room: a start and an end wait for no disk."""

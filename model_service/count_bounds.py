@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-_HALVINGS = 60
+_HALVINGS = 45
 _TERMS = 10_000
 
 

@@ -189,9 +189,10 @@ class _Rollout:
             self._compare(cohort)
             cohort.devices = [d for d in cohort.devices if self._watched(d, first=cohort.step == "watch")]
             before = self.devices[cohort.devices[0]].windows if cohort.devices else 0
-            cohort.step, windows = "soak", round(before * (REPORT_GROWTH - 1))
+            left = round(SETTINGS.soak_limit_s / HOP_S) - before
+            cohort.step, windows = "soak", min(round(before * (REPORT_GROWTH - 1)), left)
         cohort.windows, cohort.due = windows, self.now + windows * HOP_S
-        if not cohort.devices:
+        if not cohort.devices or not windows:
             self.cohorts.remove(cohort)
 
     def _compare(self, cohort: _Cohort) -> None:

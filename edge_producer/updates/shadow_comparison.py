@@ -14,8 +14,8 @@ BOUND = 0.05
 EARLY, EARLY_SHARE = 3, 0.2
 """So many bad windows, and such a share of them, fail a watch before its end."""
 
-REPORT_GROWTH = 2**0.5
-"""A soak reports whenever it has so many times the windows of its last report: 31 reports in four weeks."""
+REPORT_GROWTH = 2.0
+"""A soak reports whenever it has so many times the windows of its last report: 16 reports in four weeks."""
 Counts = tuple[int, ...]
 
 ComparisonState = Literal["wait", "pass", "fail"]

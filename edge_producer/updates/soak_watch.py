@@ -32,9 +32,9 @@ class SoakWatch:
         self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s, shadow_s)
 
     def due(self) -> ShadowSummary | None:
-        """The comparison, whenever it has grown enough to be reported; else None."""
+        """The comparison, whenever it has grown enough to be reported, and at the end; else None."""
         comparison = self.comparison
-        if comparison.windows < self._next:
+        if comparison.windows < self._next and not self.is_over:
             return None
         self._next = _grown(comparison.windows)
         return comparison.summary(in_force=True)

@@ -80,7 +80,7 @@ def judge(
     # Half of the budget for harm here, a quarter for each end of the comparison with the holdout.
     low = lower_end(first, ALPHA / 2) if first else -1.0
     high = largest_mean(newest, ALPHA / looks)
-    gain = float(np.mean(newest))
+    gain = math.fsum(newest) / n
     text = f"alarms {gain:+.1%} of windows on {n} devices, at most {high:+.1%}; allowed {bound:+.1%}"
     unseen = could_be_worse(sum(g > 0 for g in newest), n, ALPHA)
     if low > bound:
@@ -167,6 +167,7 @@ def largest_mean(gains: Sequence[float], alpha: float) -> float:
     return min(_student(gains, alpha / 2), _student(rises, alpha / 2))
 
 
+@lru_cache(maxsize=1024)
 def could_be_worse(worse: int, n: int, alpha: float) -> float:
     """Largest share of all devices that may be worse when ``worse`` of n are (Clopper and Pearson 1934)."""
     if worse >= n:
@@ -196,9 +197,9 @@ def _student(values: Sequence[float], alpha: float) -> float:
     n = len(values)
     if n < 2:
         return 1.0  # one value has no spread: nothing better than the largest possible gain is known
-    return float(np.mean(values)) + student_quantile(1 - alpha, n - 1) * float(
-        np.std(values, ddof=1)
-    ) / math.sqrt(n)
+    mean = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean + student_quantile(1 - alpha, n - 1) * spread / math.sqrt(n)
 
 
 @lru_cache(maxsize=4096)

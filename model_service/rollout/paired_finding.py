@@ -14,7 +14,7 @@ from typing import Any
 
 from model_service.rollout.device_progress import DeviceProgress
 from model_service.rollout.observed import GroupMember, PairedShadow
-from model_service.rollout.paired_judge import ALPHA, Measure, Pairs, measures
+from model_service.rollout.paired_judge import ALPHA, GAINED, Measure, Pairs, measures
 from model_service.rollout.paired_statistics import holm
 from model_service.rollout.predicted_alarms import PredictedAlarms
 
@@ -93,7 +93,7 @@ class PairedFinding:
     @property
     def counts_alarms(self) -> bool:
         """Whether alarms gained were compared."""
-        return any(m.name == "alarms gained" and m.answer != "not_compared" for m in self.measures)
+        return any(m.name == GAINED and m.answer != "not_compared" for m in self.measures)
 
     def numbers(self) -> dict[str, Any]:
         """As JSON values: for evidence, events and the command line."""

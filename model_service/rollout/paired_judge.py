@@ -39,6 +39,7 @@ LATE_RUN = 3.0
 UNKNOWN_SPREAD, UNKNOWN_FREEDOM, LEAST_SPREAD = 0.15, 4, 0.03
 """Spread of a loss of recall over devices where the gate measured none, and how much that weighs."""
 
+GAINED, LOST, RECALL, LATE = "alarms gained", "alarms lost", "recall lost", "late scores"
 MeasureAnswer = Literal["harmful", "open", "shown", "within", "not_compared"]
 
 
@@ -50,31 +51,64 @@ class Measure:
         answer: ``open``: neither harm nor its absence is shown; ``within``: not beyond what was predicted,
             and nothing more is asked.
         devices: Devices that sent it.
-        value: Share of windows, or mean loss.
-        low, high: Interval of it (each end at 2.5 %).
+        value: Share of windows, of the old model's alarms, or mean loss.
         expected: What was predicted.
+        limit: What must be ruled out, or is allowed.
         p: Always-valid p-value of harm.
         leans: Nearer to what must be ruled out than to what was predicted.
         suspect: What must be ruled out is shown, although it may lie within the prediction's interval.
         grows: Whether a longer soak brings more of what it rests on.
+        runs, scale: Runs that were counted, and the share that one of them makes.
+        margin: Half of the interval, where the measure is a mean.
+        why: Why it is not compared.
     """
 
     name: str
     answer: MeasureAnswer
     devices: int = 0
     value: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
     expected: float = 0.0
+    limit: float = 0.0
     p: float = 1.0
     leans: bool = False
     suspect: bool = False
     grows: bool = True
-    text: str = ""
+    runs: float = 0.0
+    scale: float = 0.0
+    margin: float | None = None
+    why: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the value, at this look."""
+        if self.margin is not None:
+            return self.value - self.margin, self.value + self.margin
+        low, high = count_lower(self.runs, 0.025), count_upper(self.runs, 0.025)
+        return min(1.0, low * self.scale), min(1.0, high * self.scale)
+
+    @property
+    def text(self) -> str:
+        """The measure in words."""
+        if self.why:
+            return self.why
+        low, high = self.interval
+        says: dict[str, str] = {
+            GAINED: f"{_share(self.value)} of windows alarm under the new model alone"
+            f" [{_share(low)}, {_share(high)}], predicted {_share(self.expected)};"
+            f" {NOISY:g} times the predicted alarms would be {_share(self.limit)}",
+            LOST: f"{self.value:.0%} of the old model's alarms are lost [{low:.0%}, {high:.0%}],"
+            f" predicted {self.expected:.0%}",
+            RECALL: f"the new model detects {self.value:+.1%} fewer of the known faults"
+            f" [{low:+.1%}, {high:+.1%}], predicted {self.expected:+.1%}; {DEAF:.0%} must be ruled out",
+            LATE: f"{self.value:.1%} of windows are scored late [{low:.1%}, {high:.1%}],"
+            f" allowed {self.limit:.1%}",
+        }
+        return says[self.name]
 
     def numbers(self) -> dict[str, Any]:
         """As JSON values."""
-        parts = {"value": self.value, "low": self.low, "high": self.high, "expected": self.expected}
+        low, high = self.interval
+        parts = {"value": self.value, "low": low, "high": high, "expected": self.expected}
         rounded = {name: float(f"{number:.6g}") for name, number in parts.items()}
         known = {"measure": self.name, "answer": self.answer, "devices": self.devices, "text": self.text}
         return {**known, **rounded, "p": float(f"{self.p:.3g}")}
@@ -105,7 +139,7 @@ def alarms_gained(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | No
     """Whether more windows alarm under the new model alone than predicted; shown once ``NOISY`` is out."""
     known = [(p.windows, a) for p in pairs if (a := p.alarms) is not None]
     if predicted is None or not known:
-        return _missing("alarms gained", predicted)
+        return _missing(GAINED, predicted)
     counts = RunTotals.of((windows, a.gained, a.gained_runs, a.old) for windows, a in known)
     length = _run_length([a for _, a in known])
     most = predicted.gained.upper(ALPHA) * _busier(counts, length, predicted)
@@ -113,29 +147,25 @@ def alarms_gained(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | No
     # Three times the alarms that were predicted: all above what the old model raises as well are gained.
     guess = predicted.gained.guess
     excessive = guess + (NOISY - 1.0) * predicted.new.guess
+    # The length of a run is itself measured: few long ones would make the windows count for too much.
     runs, windows = counts.runs, counts.windows / length
-    absence = evidence_of_absence(runs, guess * windows, excessive * windows)
+    surely = windows / (1 + 1 / math.sqrt(counts.runs + 1))
+    absence = evidence_of_absence(runs, guess * surely, excessive * surely, counts.devices)
     shown = absence >= 1 / BETA
     answer: MeasureAnswer = "harmful" if evidence >= 1 / ALPHA else "shown" if shown else "open"
     value = counts.events / counts.windows
-    low, high = (min(1.0, bound(runs, 0.025) / windows) for bound in (count_lower, count_upper))
-    text = (
-        f"{_share(value)} of windows alarm under the new model alone [{_share(low)}, {_share(high)}],"
-        f" predicted {_share(guess)}; {NOISY:g} times the predicted alarms would be {_share(excessive)}"
-    )
-    leans = value > math.sqrt(guess * excessive)
     return Measure(
-        "alarms gained",
+        GAINED,
         answer,
         counts.devices,
         value,
-        low,
-        high,
         guess,
+        excessive,
         _p(evidence),
-        leans,
+        leans=value > math.sqrt(guess * excessive),
         suspect=absence <= BETA,
-        text=text,
+        runs=runs,
+        scale=1 / windows,
     )
 
 
@@ -143,7 +173,7 @@ def alarms_lost(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None
     """Whether a larger part of the old model's alarms is lost than predicted."""
     known = [(p.windows, a) for p in pairs if (a := p.alarms) is not None]
     if predicted is None or not known:
-        return _missing("alarms lost", predicted)
+        return _missing(LOST, predicted)
     counts = RunTotals.of((windows, a.lost, a.lost_runs, a.old) for windows, a in known)
     length = _run_length([a for _, a in known])
     old = predicted.old.value * predicted.old.windows
@@ -154,20 +184,17 @@ def alarms_lost(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None
     p, base = _p(evidence), counts.base
     answer: MeasureAnswer = "harmful" if p <= ALPHA else "within"
     if not base:
-        text = "the old model has raised no alarm that could be lost"
-        return Measure("alarms lost", answer, counts.devices, expected=expected, p=p, text=text)
-    value = counts.events / base
-    low, high = (min(1.0, bound(counts.runs, 0.025) * length / base) for bound in (count_lower, count_upper))
-    text = f"{value:.0%} of the old model's alarms are lost [{low:.0%}, {high:.0%}], predicted {expected:.0%}"
-    return Measure("alarms lost", answer, counts.devices, value, low, high, expected, p, text=text)
+        why = "the old model has raised no alarm that could be lost"
+        return Measure(LOST, answer, counts.devices, expected=expected, p=p, why=why)
+    value, scale = counts.events / base, length / base
+    return Measure(LOST, answer, counts.devices, value, expected, most, p, runs=counts.runs, scale=scale)
 
 
 def recall_lost(pairs: Sequence[PairedShadow], predicted: PredictedLoss | None) -> Measure:
     """Whether fewer windows that are known to be faulty are detected than predicted."""
-    name = "recall lost"
     losses = [(p.labelled.old - p.labelled.new) / p.labelled.windows for p in pairs if p.labelled is not None]
     if not losses:
-        return Measure(name, "not_compared", text="no device sent windows that are known to be faulty")
+        return Measure(RECALL, "not_compared", why="no device sent windows that are known to be faulty")
     spread, freedom, others = UNKNOWN_SPREAD, UNKNOWN_FREEDOM, 0
     expected = 0.0
     if predicted is not None:
@@ -177,15 +204,17 @@ def recall_lost(pairs: Sequence[PairedShadow], predicted: PredictedLoss | None) 
     p = found.p_above(expected + LOSS_SLACK, others)
     shown = found.mean + found.margin(BETA) < expected + DEAF
     answer: MeasureAnswer = "harmful" if p <= ALPHA else "shown" if shown else "open"
-    margin = found.margin(0.025)
-    text = (
-        f"the new model detects {found.mean:+.1%} fewer of the known faults [{found.mean - margin:+.1%},"
-        f" {found.mean + margin:+.1%}], predicted {expected:+.1%}; {DEAF:.0%} must be ruled out"
-    )
-    leans = found.mean > expected + DEAF / 2
-    low, high = found.mean - margin, found.mean + margin
     return Measure(
-        name, answer, len(losses), found.mean, low, high, expected, p, leans, grows=False, text=text
+        RECALL,
+        answer,
+        len(losses),
+        found.mean,
+        expected,
+        expected + DEAF,
+        p,
+        leans=found.mean > expected + DEAF / 2,
+        grows=False,
+        margin=found.margin(0.025),
     )
 
 
@@ -193,17 +222,15 @@ def late_scores(pairs: Sequence[PairedShadow]) -> Measure:
     """Whether more windows are scored after their hop than under the old model, and more than allowed."""
     known = [p for p in pairs if p.new_took]
     if not known:
-        return Measure("late scores", "not_compared", text="no device sent how long its scores take")
+        return Measure(LATE, "not_compared", why="no device sent how long its scores take")
     counts = RunTotals.of((p.windows, p.late, round(p.late / LATE_RUN), late_old(p)) for p in known)
     allowed = LATE_SHARE + counts.base / counts.windows
     evidence = evidence_of_excess(counts.tested_runs, allowed * counts.tested_windows / LATE_RUN)
-    value, runs = counts.events / counts.windows, counts.events / LATE_RUN
-    low, high = (
-        min(1.0, bound(runs, 0.025) * LATE_RUN / counts.windows) for bound in (count_lower, count_upper)
-    )
-    text = f"{value:.1%} of windows are scored late [{low:.1%}, {high:.1%}], allowed {allowed:.1%}"
+    value, runs, scale = counts.events / counts.windows, counts.events / LATE_RUN, LATE_RUN / counts.windows
     answer: MeasureAnswer = "harmful" if evidence >= 1 / ALPHA else "within"
-    return Measure("late scores", answer, counts.devices, value, low, high, allowed, _p(evidence), text=text)
+    return Measure(
+        LATE, answer, counts.devices, value, LATE_SHARE, allowed, _p(evidence), runs=runs, scale=scale
+    )
 
 
 def late_old(pair: PairedShadow) -> int:
@@ -213,7 +240,7 @@ def late_old(pair: PairedShadow) -> int:
 
 def _missing(name: str, predicted: PredictedAlarms | None) -> Measure:
     why = "the gate predicted nothing" if predicted is None else "no device counts them"
-    return Measure(name, "not_compared", text=why)
+    return Measure(name, "not_compared", why=why)
 
 
 def _run_length(alarms: Sequence[PairedAlarms]) -> float:
@@ -228,8 +255,10 @@ def _busier(counts: RunTotals, length: float, predicted: PredictedAlarms) -> flo
 
     Devices differ. Where the old model alarms more often than the gate saw it do, the new one may as well.
     """
-    surely = count_lower(counts.base / length, 0.25)
-    return max(1.0, surely * length / (predicted.old.guess * counts.windows))
+    expected = predicted.old.guess * counts.windows
+    if counts.base <= expected:
+        return 1.0
+    return max(1.0, count_lower(counts.base / length, 0.25) * length / expected)
 
 
 def _p(evidence: float) -> float:

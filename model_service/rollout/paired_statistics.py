@@ -16,6 +16,8 @@ from model_service.rollout.guard_statistics import student_cdf, student_quantile
 
 FACTORS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
 """How many times faster runs may come than allowed: the evidence is the mean over these."""
+DEVICE_SPREAD = 0.5
+"""Coefficient of variation of the rate of alarms over devices: assumed, because few alarms do not show it."""
 RUN_WINDOWS = 2.0
 """Length of a run before any is seen, in windows; weighs as one run."""
 
@@ -74,17 +76,25 @@ def evidence_of_excess(runs: int, allowed: float) -> float:
     return sum(math.exp(min(log, 600.0)) for log in logs) / len(FACTORS)
 
 
-def evidence_of_absence(runs: int, expected: float, excessive: float) -> float:
+def evidence_of_absence(runs: int, expected: float, excessive: float, devices: int) -> float:
     """Evidence against a rate that would be too much: the likelihood ratio of what is expected (Wald 1945).
+
+    Few devices may alarm less often than most do, and hide that. So their common rate is taken as uncertain:
+    a gamma distribution around the fleet's, with the spread of a mean over so many devices.
 
     Args:
         runs: Runs that came.
-        expected: Mean number if all is as predicted.
+        expected: Mean number on such devices if all is as predicted.
         excessive: Mean number if it is too much.
+        devices: Number of devices.
     """
     if not 0 < expected < excessive:
         return 0.0
-    return math.exp(min(600.0, runs * math.log(expected / excessive) + excessive - expected))
+    shape = devices / DEVICE_SPREAD**2
+    # Both counts are negative binomial; their ratio, in logarithms.
+    spread = math.log((shape + excessive) / (shape + expected))
+    log = runs * math.log(expected / excessive) + (shape + runs) * spread
+    return math.exp(min(600.0, log))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def report(number, paired, **changes) -> DeviceReport:
 
 
 def compared(windows=60, gained=0, lost=0, both=0, missed=0, **changes):
-    """Reports of a device: its trial with 50 windows that are known to be faulty, then its newest comparison."""
+    """Reports of a device: its trial with 50 windows of known faults, then its newest comparison."""
     alarms = PairedAlarms(2 * (both + lost), 2 * (both + gained), 2 * gained, 2 * lost, gained, lost)
     tried = PairedShadow(30, 0.0, 0, PairedAlarms(0, 0, 0, 0, 0, 0), LabelledWindows(50, 45, 45 - missed))
     gain = 2 * (gained - lost) / windows

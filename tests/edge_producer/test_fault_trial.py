@@ -91,6 +91,13 @@ def test_a_recalibrated_model_passes_where_the_older_one_alarms_at_everything():
     right = compared(moved(shift), gain=2.0)
     assert right.old_here > 0.99
     assert right.judge() == ("pass", "")
+    mild = FaultEffects(EFFECTS.kinds, EFFECTS.logged, EFFECTS.rows * 0.1)
+    models = trial_model(MODEL), trial_model(moved(shift))
+    faint = compare_on_faults(*models, own_windows(gain=2.0), mild, ALARM)
+    assert faint.old_here - faint.new_here > MAX_LOSS, (
+        "a comparison on the features as they are would fail it"
+    )
+    assert faint.judge() == ("pass", "")
     deaf_there = moved(shift).calibrated_by(deaf(3.0).calibration)
     assert compared(deaf_there, gain=2.0).judge()[0] == "fail"
 

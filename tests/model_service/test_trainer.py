@@ -22,6 +22,8 @@ from feature_store.point_in_time import training_rows
 from infra.stack.model_processes import as_environment
 from model_service.models.bundle_files import MANIFEST
 from model_service.models.candidate import build_candidate
+from model_service.models.fault_bank import load_fault_bank
+from model_service.models.trial_effects import for_devices
 from model_service.registry.bundle_store import read_artifact
 from model_service.registry.candidates import champion_version
 from model_service.registry.registry_tables import candidates, outbox, rollouts, runs
@@ -122,7 +124,9 @@ def test_the_bytes_follow_from_cut_code_and_seed(trained):
     again = build_candidate(
         MACHINE, taken.rows, CHAMPION, plan["moved"], stored.manifest.lineage, run["seed"], 1, run["kind"]
     )
-    assert again.files == stored.files
+    bank = load_fault_bank("machine")
+    assert plan["effects"] == bank.digest
+    assert for_devices(again, MACHINE, bank).files == stored.files
     assert json.loads(stored.files[MANIFEST])["lineage"]["code"] == code_version()
 
 

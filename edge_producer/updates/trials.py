@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -251,8 +252,15 @@ class TrialFeed:
         return ("defer" if late else "wait"), f"the trial process did not try faults within {FAULTS_S:.0f} s"
 
     def compared_on_faults(self, faults: FaultTrial) -> None:
-        """Take the child's answer on superposed faults."""
+        """Take the child's answer on superposed faults; the comparison counts them as known to be faulty."""
         self.faults = faults
+        self.comparison = replace(
+            self.comparison,
+            faulty=faults.faulty,
+            faulty_old=faults.old_detected,
+            faulty_new=faults.new_detected,
+            faulty_both=faults.both_detected,
+        )
         self.wake()
 
     def observe(self, window: Window, outcome: ScoredWindow) -> None:

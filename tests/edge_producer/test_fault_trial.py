@@ -264,6 +264,12 @@ def test_a_real_child_compares_the_graphs_of_both_models(tmp_path, model, state)
     try:
         assert subject.outcome()[0] == state
         assert subject.feed.faults.new_here == pytest.approx(compared(model).new_here)
+        known, faults = subject.feed.comparison.summary(in_force=False).labelled, subject.feed.faults
+        assert (known.windows, known.active_detected, known.shadow_detected) == (
+            faults.faulty,
+            faults.old_detected,
+            faults.new_detected,
+        )
     finally:
         subject.child.end()
 

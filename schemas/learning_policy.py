@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from schemas.section import Fraction, Probability, Section
 
 LONGEST_SOAK_S = 28 * 86400.0
-"""Longest soak where the profile names none: four quiet devices, with an alarm in ten days each, mostly show
-within it that they do not alarm three times as often as predicted."""
+"""Longest soak where the profile names none: of groups with four canaries, and an alarm in ten days of each,
+about half show within it that they do not alarm three times as often as predicted."""
 
 
 class DriftPolicy(Section):

@@ -165,16 +165,9 @@ class ShadowComparison:
             new_scores=_counted(self.new_scores, _score_bin(new)),
         )
 
-    def add_faulty(self, old: float | None, new: float | None) -> ShadowComparison:
-        """The comparison with one more window that is known to be faulty; no score detects nothing."""
-        by_old, by_new = (score is not None and score >= self.enter for score in (old, new))
-        return replace(
-            self,
-            faulty=self.faulty + 1,
-            faulty_old=self.faulty_old + by_old,
-            faulty_new=self.faulty_new + by_new,
-            faulty_both=self.faulty_both + (by_old and by_new),
-        )
+    def with_faulty(self, windows: int, *, old: int, new: int, both: int) -> ShadowComparison:
+        """The comparison with windows known to be faulty, and how many each model, and both, detect."""
+        return replace(self, faulty=windows, faulty_old=old, faulty_new=new, faulty_both=both)
 
     def _timed(self, counts: Counts, took_s: float | None) -> Counts:
         return counts if took_s is None else _counted(counts, bisect_left(TOOK_PARTS, took_s / self.hop_s))

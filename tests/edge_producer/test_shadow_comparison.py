@@ -57,8 +57,7 @@ def test_a_run_of_one_model_ends_where_the_other_ones_begins():
 @pytest.mark.parametrize("in_force", [False, True])
 def test_the_guard_reads_old_and_new_the_same_whichever_of_them_decides(in_force):
     found = comparison(*SCORES, took_s=HOP_S * 2, old_took_s=HOP_S / 100)
-    for old, new in ((ALARM, CALM), (ALARM, ALARM), (CALM, ALARM), (None, ALARM)):
-        found = found.add_faulty(old, new)
+    found = found.with_faulty(4, old=2, new=3, both=1)
     message = Shadow.FromString(shadow_message(found.summary(in_force=in_force)).SerializeToString())
     read = paired_shadow(message, {NEW})
     assert read.alarms == PairedAlarms(old=3, new=4, gained=3, lost=2, gained_runs=2, lost_runs=1)

@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -254,12 +253,8 @@ class TrialFeed:
     def compared_on_faults(self, faults: FaultTrial) -> None:
         """Take the child's answer on superposed faults; the comparison counts them as known to be faulty."""
         self.faults = faults
-        self.comparison = replace(
-            self.comparison,
-            faulty=faults.faulty,
-            faulty_old=faults.old_detected,
-            faulty_new=faults.new_detected,
-            faulty_both=faults.both_detected,
+        self.comparison = self.comparison.with_faulty(
+            faults.faulty, old=faults.old_detected, new=faults.new_detected, both=faults.both_detected
         )
         self.wake()
 

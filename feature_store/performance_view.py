@@ -65,7 +65,7 @@ def _scored(above: str) -> str:
     return f"""
 scored_unplaced AS (
     SELECT profile, model_version, device_id, boot_id, period_start, part < 0 AS in_shadow,
-        any_value(period_s) AS period_s, sum(n)::BIGINT AS n, sum(n_missing)::BIGINT AS n_missing,
+        any_value(period_s) AS period_s, {duck.total("n")} AS n, {duck.total("n_missing")} AS n_missing,
         sum(n * {MEAN_SCORE}) AS total, sum({above}) AS above,
         sum(CASE WHEN len(bin_counts) = {_BINS} THEN n END) AS n_binned,
         sum({_at_least(_edge_bin(0.45))}) AS above_045, sum({_at_least(_edge_bin(0.6))}) AS above_06,
@@ -86,7 +86,8 @@ scored_unplaced AS (
     FROM scored a JOIN scored b USING (profile, device_id, boot_id, period_start, n)
     WHERE a.model_version <> b.model_version AND a.in_shadow <> b.in_shadow AND n > 0
 ), paired AS (
-    SELECT {_KEY}, against, sum(n)::BIGINT AS paired_windows, sum(difference) / sum(n) AS paired_difference,
+    SELECT {_KEY}, against, {duck.total("n")} AS paired_windows,
+        sum(difference) / sum(n) AS paired_difference,
         1 - sum(apart) / nullif(sum(n) FILTER (apart IS NOT NULL), 0) AS agreement
     FROM pairs GROUP BY {_KEY}, against
     QUALIFY row_number() OVER (PARTITION BY {_KEY} ORDER BY sum(n) DESC, against) = 1
@@ -94,7 +95,7 @@ scored_unplaced AS (
     -- A period in which a device changed its model is shared by its versions, by windows.
     SELECT *, (n + n_missing) / nullif(sum(n + n_missing) OVER (
             PARTITION BY device_id, boot_id, period_start), 0) * period_s / 86400 AS device_days,
-        make_timestamptz(epoch_us(period_start) + (period_s * 1e6)::BIGINT) AS period_end
+        make_timestamptz(epoch_us(period_start) + coalesce(try_cast(period_s * 1e6 AS BIGINT), 0)) AS period_end
     FROM scored WHERE NOT in_shadow
 )"""
 

@@ -57,6 +57,7 @@ class TrainingPolicy(Section):
         regime_share: Share of a cohort that must have moved at once for a regime.
         fault_similarity: Cosine to a fault's signature from which a shift counts as that fault.
         cooldown_s: Seconds after a run ends before another may start automatically.
+        renewals: Most further models of a change that was learnt, each on more of the new regime.
         alarms_per_device_day: False alarms that a first model may raise; None: one. Its calibration puts the
             distance that keeps to them at the mildest rule's ``enter``.
         trainer: Entry point of the trainer that makes this profile's models; empty: the built-in ones.
@@ -75,6 +76,7 @@ class TrainingPolicy(Section):
     regime_share: Fraction = 0.5
     fault_similarity: Fraction = 0.6
     cooldown_s: NonNegativeFloat = 60.0
+    renewals: NonNegativeInt = 2
     alarms_per_device_day: PositiveFloat | None = None
     trainer: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")] = ""
 

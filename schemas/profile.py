@@ -230,7 +230,7 @@ _YOUNGER_KEYS = {
     "replay": YOUNGER_REPLAY_KEYS,
     "summaries": ("sketches", "moments"),
     "filter": ("delay_s",),
-    "training": ("alarms_per_device_day", "trainer"),
+    "training": ("alarms_per_device_day", "trainer", "renewals"),
     "rollout": ("longest_soak_s", "no_holdout"),
     "model": ("hardware", "runtime"),
 }

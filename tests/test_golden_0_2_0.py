@@ -100,7 +100,11 @@ def test_nothing_is_damaged(asleep):
 
 
 def test_every_view_has_the_rows_that_it_had(asleep):
-    assert asleep.json("sql", FACTS["counts"]["query"]) == FACTS["counts"]["rows"]
+    """But for the one whose rows are whole days since, and were periods of summaries."""
+    now = {row["name"]: row["n"] for row in asleep.json("sql", FACTS["counts"]["query"])}
+    then = {row["name"]: row["n"] for row in FACTS["counts"]["rows"]}
+    assert 0 < now.pop("model_performance") < then.pop("model_performance")
+    assert now == then
 
 
 @pytest.mark.parametrize(("asked", "cut"), [("sums", None), ("pinned", "golden")])

@@ -49,6 +49,7 @@ time_field = "time"
 min_effective_rows = 60.0
 max_wait_s = 120.0
 cooldown_s = 1.0
+renewals = 0
 
 [rollout]
 trial_windows = 5

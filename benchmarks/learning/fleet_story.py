@@ -17,6 +17,7 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.models.features import compute
 from model_service.registry.bundle_store import factory_bundle_of
+from schemas.learning_policy import TrainingPolicy
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
@@ -134,9 +135,15 @@ SEASON, SWING_C, SEASON_S = "a season of the temperature", 4.0, 240.0
 CELLS: dict[str, Plot] = {**HARMLESS, **FAULTY, **STEADY}
 
 
+def _renewing(profile: Profile) -> Profile:
+    """With the renewals that a profile has which says nothing of them; the demo's says none."""
+    policy = profile.training.model_copy(update={"renewals": TrainingPolicy().renewals})
+    return profile.model_copy(update={"training": policy})
+
+
 def machine_story(cell: str, seed: int, devices: int = DEVICES, windows: int = WINDOWS) -> FleetStory:
     """A fleet of simulated machines, whose change comes at a time drawn by the seed."""
-    profile = find_profile("machine")
+    profile = _renewing(find_profile("machine"))
     rng = np.random.default_rng([seed, zlib.crc32(cell.encode())])
     at = round(rng.uniform(EARLIEST, LATEST) * windows)
     ids = tuple(f"m-{d:02d}" for d in range(devices))

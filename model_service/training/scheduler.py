@@ -20,6 +20,7 @@ from model_service.in_turn import each_in_turn
 from model_service.registry.bundle_store import learnable_families
 from model_service.registry.candidates import champion_version, manifest_of
 from model_service.registry.database import Registry, note
+from model_service.registry.rolled_out import is_rolled_out
 from model_service.settings import ModelSettings
 from model_service.training.run_states import RunState
 from model_service.training.run_store import (
@@ -201,7 +202,8 @@ class TrainingScheduler:
         now, family = self._clock(), profile.model.family
         with self._registry.reading() as connection:
             version, known = champion_version(connection, family), runs_of(connection, family)
-        made = next((r for r in known if version is not None and r.version == version), None)
+            rolled_out = version is not None and is_rolled_out(connection, version)
+        made = next((r for r in known if rolled_out and r.version == version), None)
         if made is None or version is None or on_release(profile, known, made, 0.0, now) is None:
             return
         with self._registry.transaction() as connection:

@@ -14,8 +14,6 @@ MOST_FOLLOW_UPS = 2
 """Most retries on a change whose candidates were refused."""
 MORE_ROWS = 1.5
 """A retry must have this multiple of the effective rows that the refused candidate was trained on."""
-MOST_RENEWALS = 2
-"""Most further models of a change that was learnt."""
 SAME_ONSET_WINDOWS = 3
 """Verdicts whose onsets are at most this many drift windows apart belong to one change."""
 NOT_YET = "A profile of your own gets its first model by `edgeloop model fit`"
@@ -143,7 +141,7 @@ def on_release(
     if any(r.state in UNFINISHED for r in known) or known[-1].run_id != made.run_id:
         return None  # something else has happened since
     renewed = [r for r in known if r.onset == made.onset and r.state is RunState.TRAINED]
-    if len(renewed) > MOST_RENEWALS or now - made.onset < 2 * (made.updated_at - made.onset):
+    if len(renewed) > profile.training.renewals or now - made.onset < 2 * (made.updated_at - made.onset):
         return None
     return StartRun(RunReason.DRIFT, made.onset, made.verdicts, made.run_id, MORE_ROWS * effective_rows)
 

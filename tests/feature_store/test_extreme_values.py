@@ -36,8 +36,15 @@ NAMES = {
     "subject": ["run", "machine-1.0123abcd"], "step": ["run_building"], "run_id": ["run"],
     "detail": ['{"cut": "no number"}', '{"cut": 1e300}', "no json at all: never written, so not here"][:2],
 }  # fmt: skip
-NOT_OF_TABLES = {"model_comparisons", "damaged_files", "job_progress", "missing_channels"}
-"""Views of windows that were counted, of damage, of users' jobs, and of bits that the lowest number lacks."""
+NOT_OF_TABLES = {
+    "model_comparisons",
+    "damaged_files",
+    "job_progress",
+    "missing_channels",
+    "release_outcomes",
+}
+"""Views of windows that were counted, of damage, of users' jobs, of bits that the lowest number lacks, and of
+one kind of event."""
 INSTANTS = [datetime(FIRST_YEAR, 1, 1, tzinfo=UTC), T0, datetime(2199, 12, 31, 23, 59, tzinfo=UTC)]
 
 

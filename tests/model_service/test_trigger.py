@@ -10,7 +10,6 @@ from model_service.training.run_states import RunState
 from model_service.training.training_run import TRAINER, RunReason, TrainingRun
 from model_service.training.trigger import (
     MORE_ROWS,
-    MOST_RENEWALS,
     ClockFacts,
     ExtendRun,
     StartRun,
@@ -98,6 +97,9 @@ def test_runs_are_worked_on_one_at_a_time_oldest_first():
     assert next_open(MACHINE, [first, second], NOW) == first
 
 
+RENEWED = policy(renewals=2)
+
+
 def learnt(after_s: float, **more) -> TrainingRun:
     """A run that made the model in force so long after its onset."""
     return replace(run(TRAINED), updated_at=NOW + after_s * SECOND, **more)
@@ -105,25 +107,26 @@ def learnt(after_s: float, **more) -> TrainingRun:
 
 def test_a_learnt_change_is_trained_again_once_twice_the_time_has_passed():
     made = learnt(20)
-    assert on_release(MACHINE, [made], made, 30.0, NOW + 39 * SECOND) is None
-    start = on_release(MACHINE, [made], made, 30.0, NOW + 40 * SECOND)
+    assert on_release(RENEWED, [made], made, 30.0, NOW + 39 * SECOND) is None
+    start = on_release(RENEWED, [made], made, 30.0, NOW + 40 * SECOND)
     assert start == StartRun(DRIFT, made.onset, made.verdicts, made.run_id, MORE_ROWS * 30.0)
 
 
 def test_a_learnt_change_is_trained_again_a_few_times_and_then_never_more():
-    made = [learnt(20 * 2**i, run_id=f"r{i}") for i in range(MOST_RENEWALS + 1)]
+    made = [learnt(20 * 2**i, run_id=f"r{i}") for i in range(3)]
     late = NOW + timedelta(days=1)
-    assert all(on_release(MACHINE, made[:n], made[n - 1], 30.0, late) for n in range(1, len(made)))
-    assert on_release(MACHINE, made, made[-1], 30.0, late) is None
+    assert all(on_release(RENEWED, made[:n], made[n - 1], 30.0, late) for n in range(1, len(made)))
+    assert on_release(RENEWED, made, made[-1], 30.0, late) is None
 
 
 def test_a_learnt_change_is_left_alone_where_something_else_has_happened_since():
     made, late = learnt(20), NOW + timedelta(days=1)
     for other in (run(WAITING, onset_s=500), run(EXAMINING, onset_s=500), run(DECLINED, onset_s=500)):
-        assert on_release(MACHINE, [made, replace(other, run_id="other")], made, 30.0, late) is None
-    assert on_release(policy(auto=False), [made], made, 30.0, late) is None
+        assert on_release(RENEWED, [made, replace(other, run_id="other")], made, 30.0, late) is None
+    assert on_release(policy(auto=False, renewals=2), [made], made, 30.0, late) is None
+    assert on_release(policy(renewals=0), [made], made, 30.0, late) is None
     clock = replace(made, reason=SCHEDULE, onset=None)
-    assert on_release(MACHINE, [clock], clock, 30.0, late) is None
+    assert on_release(RENEWED, [clock], clock, 30.0, late) is None
 
 
 def test_clocks_and_labels_start_runs_when_due_and_no_sooner():

@@ -327,8 +327,9 @@ class Profile(Section):
         """Every value, as JSON has it; keys that release 0.2.0 does not know only where they are used."""
         dumped: dict[str, Any] = self.model_dump(mode="json")
         for section, keys in _YOUNGER_KEYS.items():
+            stated = getattr(self, section)
             for key in keys:
-                if not dumped[section][key]:
+                if getattr(stated, key) == type(stated).model_fields[key].get_default():
                     del dumped[section][key]
         for name, younger in (("source", self.source), ("align", self.align)):
             if younger == type(younger)():

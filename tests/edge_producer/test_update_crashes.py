@@ -75,7 +75,7 @@ STEPS = (
 )
 
 
-@pytest.mark.sliced(one_of=3)
+@pytest.mark.sliced(one_of=5)
 @pytest.mark.faults
 @pytest.mark.parametrize("step", STEPS)
 def test_a_device_killed_at_any_persisted_transition_ends_with_the_new_model_in_force(

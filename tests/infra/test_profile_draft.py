@@ -251,6 +251,7 @@ def replayed_recording(name: str) -> tuple[Draft, Replayed]:
     return made, replayed(path, made)
 
 
+@pytest.mark.sliced(one_of=2)
 @pytest.mark.recordings
 @pytest.mark.parametrize(
     ("name", "rows", "samples", "channels", "absurd"),

@@ -95,7 +95,8 @@ scored_unplaced AS (
     -- A period in which a device changed its model is shared by its versions, by windows.
     SELECT *, (n + n_missing) / nullif(sum(n + n_missing) OVER (
             PARTITION BY device_id, boot_id, period_start), 0) * period_s / 86400 AS device_days,
-        make_timestamptz(epoch_us(period_start) + coalesce(try_cast(period_s * 1e6 AS BIGINT), 0)) AS period_end
+        make_timestamptz(
+            epoch_us(period_start) + coalesce(try_cast(period_s * 1e6 AS BIGINT), 0)) AS period_end
     FROM scored WHERE NOT in_shadow
 )"""
 

@@ -213,14 +213,16 @@ class LoopReader:
         return [f"rollout {r['rollout_id']} is paused: {r['paused']['reason']}" for r in known if r["paused"]]
 
     def loop_s(self, version: str) -> float | None:
-        """Seconds of the newest rollout's loop, from the drift to the last device; None: not known."""
+        """Seconds from the drift to the last device of the group that took it first; None: no device has.
+
+        A rollout to the devices of the scenes, which take no model, comes later and says nothing of it.
+        """
         rollouts = registry_tables.rollouts.c
-        query = select(rollouts.rollout_id).where(rollouts.version == version)
+        query = select(rollouts.rollout_id).where(rollouts.version == version).order_by(rollouts.created_at)
         with self.registry.reading() as connection:
-            rollout_id = connection.execute(query.order_by(rollouts.created_at.desc())).scalars().first()
-            if rollout_id is None:
-                return None
-            return loop_times.loop_times(connection, rollout_id, version, None).loop_s
+            ids = connection.execute(query).scalars().all()
+            found = (loop_times.loop_times(connection, i, version, None).loop_s for i in ids)
+            return next((s for s in found if s is not None), None)
 
     def commits(self, devices: Iterable[str], version: str) -> dict[str, datetime]:
         """When each device first reported that it runs the version."""

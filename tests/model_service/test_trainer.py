@@ -344,11 +344,21 @@ def test_a_refused_candidate_gets_another_try_with_more_rows_and_no_third_after_
 
 def test_a_learnt_change_is_trained_again_on_more_rows_once_its_model_is_in_force(rig, recalibrated):
     made = rig(recalibrated)
+    register(
+        made, MACHINE.model_copy(update={"training": MACHINE.training.model_copy(update={"renewals": 2})})
+    )
     made.tick()
     made.clock.ahead = timedelta(hours=1)
     made.tick()
-    assert made.states() == ["trained"]  # its model is not in force
     made.execute(update(candidates).values(state="published"))
+    [version] = [c["version"] for c in made.candidates()]
+    made.execute(insert(rollouts).values(
+        rollout_id="default-1", grp="default", family="machine", version=version, state="running", phase=0,
+        security=False, record={}, created_by="engine", created_at=0.0, updated_at=0.0,
+    ))  # fmt: skip
+    made.tick()
+    assert made.states() == ["trained"]  # its model is on its way
+    made.execute(update(rollouts).values(state="completed"))
     made.tick()
     first, second = made.rows()
     [candidate] = made.candidates()

@@ -58,6 +58,7 @@ def one_child() -> Iterator[UpdaterResources]:
         yield resources
     finally:
         resources.trials.leave("all", child)
+        child.end()  # a rig whose power was cut never left
 
 
 class UpdaterRig:

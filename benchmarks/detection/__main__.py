@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +13,11 @@ from benchmarks.detection.fitted_run import DetectionRun, run_recording
 from benchmarks.detection.labelled_recordings import LabelledRecording, cobot, nab_recordings, pump_test_bed
 from benchmarks.detection.nab_score import NabFile, best_threshold, nab_score
 from benchmarks.detection.row_score import RowScore, always, row_score
+from benchmarks.figure_page import FigurePage, replace_figures
 
-BEGIN, END = "<!-- figures: make eval -->", "<!-- end of figures -->"
-WIDTH = 108
+BEGIN = "<!-- figures: make eval -->"
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 Flags = np.ndarray
-
-
-@dataclass
-class Page:
-    """Lines of the figures, as Markdown."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Add a table."""
-        self.lines += ["", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-        self.lines += [f"| {' | '.join(row)} |" for row in rows]
-
-    def say(self, text: str) -> None:
-        """Add a paragraph."""
-        self.lines += ["", *textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
 
 
 def main() -> int:
@@ -44,20 +26,18 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDINGS)
     parser.add_argument("--write", type=Path, help="page whose figures to replace")
     given = parser.parse_args()
-    page = Page()
+    page = FigurePage()
     _nab(page, given.folder / "nab")
     _rows(page, "The pump test bed", list(pump_test_bed(given.folder / "skab")))
     _rows(page, "The cobot", list(cobot(given.folder / "ur3_cobotops")))
     text = "\n".join(page.lines).strip() + "\n"
     sys.stdout.write(text)
     if given.write is not None:
-        before, _, rest = given.write.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        given.write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+        replace_figures(given.write, BEGIN, text)
     return 0
 
 
-def _nab(page: Page, folder: Path) -> None:
+def _nab(page: FigurePage, folder: Path) -> None:
     files = list(nab_recordings(folder))
     page.lines += ["", "### NAB, standard profile"]
     if not files:
@@ -99,7 +79,7 @@ def _nab(page: Page, folder: Path) -> None:
     )
 
 
-def _rows(page: Page, title: str, recordings: list[LabelledRecording]) -> None:
+def _rows(page: FigurePage, title: str, recordings: list[LabelledRecording]) -> None:
     page.lines += ["", f"### {title}, row by row"]
     if not recordings:
         page.say("The recordings are not here: not measured.")

@@ -11,8 +11,9 @@ import numpy as np
 
 from benchmarks.drift import recorded_drifts, simulated_fleets
 from benchmarks.drift.retrain_rules import RULES
+from benchmarks.figure_page import replace_figures
 
-BEGIN, END = "<!-- figures: python -m benchmarks.drift -->", "<!-- end of figures -->"
+BEGIN = "<!-- figures: python -m benchmarks.drift -->"
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -28,9 +29,7 @@ def main() -> int:
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     if given.write is not None:
-        before, _, rest = given.write.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        given.write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+        replace_figures(given.write, BEGIN, text)
     return 0
 
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.figure_page import FigurePage, replace_figures
 from benchmarks.learning.fleet_outcome import FleetOutcome, journalled
 from benchmarks.learning.fleet_story import CELLS, machine_story
 from benchmarks.learning.generation_page import ARMS, generation_picture, traced, write_generations
 from benchmarks.learning.generations import POOL_DEVICES, POOL_WINDOWS
 from benchmarks.learning.learning_page import (
-    FigurePage,
     cost_picture,
     write_costs,
     write_releases,
@@ -20,7 +20,7 @@ from benchmarks.learning.learning_page import (
 )
 from benchmarks.learning.pump_story import PUMP_CELLS
 
-BEGIN, END = "<!-- figures: make eval -->", "<!-- end of figures -->"
+BEGIN = "<!-- figures: make eval -->"
 FLEETS = 8
 
 
@@ -46,9 +46,7 @@ def main() -> int:
     text = "\n".join(page.lines).strip() + "\n"
     sys.stdout.write(text)
     if given.write is not None:
-        before, _, rest = given.write.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        given.write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+        replace_figures(given.write, BEGIN, text)
         for name, picture in pictures.items():
             (given.write.parent / name).write_text(picture, encoding="utf-8")
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.figure_page import FigurePage
 from benchmarks.learning.fleet_story import FleetStory
 from benchmarks.learning.generations import GenerationTrace, generations
-from benchmarks.learning.learning_page import FigurePage
 
 ARMS: dict[str, dict[str, Any]] = {
     "inclusion probabilities, no gate": {"gated": False, "moved": True},

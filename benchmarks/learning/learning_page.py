@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.figure_page import FigurePage
 from benchmarks.learning.fleet_outcome import FOLLOWING, FleetOutcome
 from benchmarks.learning.paired_bootstrap import Array, least_share, ratio_interval, ratio_of
 from benchmarks.learning.plain_policies import PHASES
 
-WIDTH = 108
 WORSE_ALLOWED = 1.02
 """Cost at equal retrains, as a share of the best calendar's, that the floor allows in any cell."""
 SHARE_ASKED = 0.95
 TOLERANCE = 1e-4
 """Share of a cost below which two are the same: devices score in float32, plain policies here in float64."""
 OTHERS = ("never", "always", "adwin")
-
-
-@dataclass
-class FigurePage:
-    """Lines of the figures, as Markdown."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Add a table."""
-        self.lines += ["", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-        self.lines += [f"| {' | '.join(row)} |" for row in rows]
-
-    def say(self, text: str) -> None:
-        """Add a paragraph."""
-        self.lines += ["", *textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
 
 
 class CellComparison(NamedTuple):

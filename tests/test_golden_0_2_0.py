@@ -15,8 +15,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -197,8 +199,15 @@ def test_the_stack_closes_the_folder_to_others(asleep, awake):
 
 
 def others(folder: Path) -> list[Path]:
-    """What somebody else than the owner may read."""
-    return [p for p in (folder, *folder.rglob("*")) if not p.is_symlink() and p.lstat().st_mode & 0o077]
+    """What somebody else than the owner may read; a worker that is running renames its files meanwhile."""
+    found = []
+    for parent, _, files in os.walk(folder):
+        for path in (Path(parent), *(Path(parent) / name for name in files)):
+            with suppress(FileNotFoundError):
+                mode = path.lstat().st_mode
+                if not stat.S_ISLNK(mode) and mode & 0o077:
+                    found.append(path)
+    return found
 
 
 def test_what_0_2_0_derived_and_did_not_sign_is_believed_and_nothing_later(awake, drained):

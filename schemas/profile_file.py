@@ -16,6 +16,8 @@ from schemas.section import NAME
 from schemas.self_digest import checked
 
 TOML, JSON = ".toml", ".json"
+IN_MINUTES = "_demo"
+"""Ends the name of a shipped profile that is another one with the timings of a demo."""
 
 
 def parse_profile(text: str, origin: str) -> Profile:
@@ -80,6 +82,16 @@ def builtin_profiles() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob("*.toml"))}
 
 
+def in_minutes(name: str) -> str:
+    """Name of the shipped profile that is the named one with the timings of a demo; the same where there is none.
+
+    >>> in_minutes("machine"), in_minutes("pump.toml")
+    ('machine_demo', 'pump.toml')
+    """
+    short = f"{name}{IN_MINUTES}"
+    return short if short in builtin_profiles() else name
+
+
 def find_profile(name_or_path: str) -> Profile:
     """A shipped profile by name, or the profile in a file.
 
@@ -87,8 +99,8 @@ def find_profile(name_or_path: str) -> Profile:
         ProfileError: Neither exists; the message lists the shipped names.
     """
     shipped = builtin_profiles()
-    if name_or_path in shipped:
-        return load_profile(shipped[name_or_path])
+    if (name := name_or_path.replace("-", "_")) in shipped:  # people write machine-demo, tables machine_demo
+        return load_profile(shipped[name])
     if re.fullmatch(NAME, name_or_path) and not Path(name_or_path).exists():
         raise NoSuchProfileError(
             f"no profile '{name_or_path}': shipped are {', '.join(shipped)}; or give a TOML file's path"

@@ -33,9 +33,12 @@ def demo(
     standard error.
     """
     from infra.demo.demo_run import DemoRequest, run_demo
+    from schemas.profile_file import in_minutes
 
-    request = DemoRequest(profile, devices, seconds, seed, loop)
     console = stderr() if as_json else stdout()
+    if (played := in_minutes(profile)) != profile:
+        console.print(f"plays {played}: {profile} with timings of minutes")
+    request = DemoRequest(played, devices, seconds, seed, loop)
     try:
         with interruptible():
             found = run_demo(session(ctx).settings(), request, console)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edge_producer.sources.scenario import Injection, Scenario
+from schemas.profile_file import IN_MINUTES
 
 # When changes begin and the cut lasts, as parts of the demo's length; LINE_: without the loop.
 FAULT_AT = 0.10
@@ -72,7 +73,8 @@ def make_plan(
     network; many machines of the north wear out together, which the loop must not learn. Without the loop
     there is no such wear, and the changes lie closer to the middle.
     """
-    ids = tuple(f"{profile}-{i:02d}" for i in range(devices))
+    kind = profile.removesuffix(IN_MINUTES)
+    ids = tuple(f"{kind}-{i:02d}" for i in range(devices))
     half = (devices + 1) // 2
     failing = ids[seed % half]
     fault_at, drift_at = (FAULT_AT, RECALIBRATION_AT) if loop else (LINE_FAULT_AT, LINE_RECALIBRATION_AT)

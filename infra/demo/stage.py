@@ -40,7 +40,7 @@ class DemoRequest:
         loop: Run the whole loop; False: the pipeline alone.
     """
 
-    profile: str = "machine"
+    profile: str = "machine_demo"
     devices: int = 20
     seconds: float = 180.0
     seed: int = 7

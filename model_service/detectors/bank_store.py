@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from model_service.models.fault_bank import GENERIC, BankFile, FaultBank, load_fault_bank, parse_bank
+from model_service.models.fault_bank import GENERIC, BankFile, FaultBank, parse_bank, shipped_bank
 from schemas.durable import DISK
 from schemas.errors import BundleError, DatasetError
 from schemas.profile import Profile
@@ -53,13 +53,13 @@ def device_bank(root: Path, profile: Profile) -> str:
 
     The bank that ships for the profile, else its known faults, else its generic ones: as the gates choose.
     """
-    shipped = load_fault_bank(profile.name)
+    shipped = shipped_bank(profile)
     found = shipped.digest if shipped else known_bank(root, profile.name) or newest_bank(root, profile.name)
-    bank = bank_of(root, profile.name, found)
+    bank = bank_of(root, profile, found)
     return found if bank is not None and bank.features == profile.feature_names else ""
 
 
-def bank_of(root: Path, profile: str, digest: str) -> FaultBank | None:
+def bank_of(root: Path, profile: Profile, digest: str) -> FaultBank | None:
     """The bank of a digest, whether it ships or is stored; None: the digest is empty.
 
     Raises:
@@ -67,7 +67,7 @@ def bank_of(root: Path, profile: str, digest: str) -> FaultBank | None:
     """
     if not digest:
         return None
-    shipped = load_fault_bank(profile)
+    shipped = shipped_bank(profile)
     return shipped if shipped is not None and shipped.digest == digest else stored_bank(root, digest)
 
 

@@ -18,7 +18,7 @@ from model_service.detectors.import_store import stored_import
 from model_service.detectors.imported_bundle import ImportedModel
 from model_service.gates.verdict_store import PendingCandidate
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.fault_bank import FaultBank, load_fault_bank
+from model_service.models.fault_bank import FaultBank, shipped_bank
 from model_service.registry.bundle_store import bundle_of_version, read_artifact, starting_bundle_of
 from model_service.registry.candidates import champion_version
 from model_service.registry.database import Registry
@@ -106,7 +106,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         cohorts=cohorts,
         bank=_bank(settings, profile, pending.plan.bank),
         chosen_by=stored_bank(settings.root, pending.plan.bank) if pending.plan.bank else None,
-        effects=bank_of(settings.root, profile.name, pending.plan.effects),
+        effects=bank_of(settings.root, profile, pending.plan.effects),
         first=not champion.manifest.parameters or bool(pending.plan.bank),
         imported=_imported(settings, profile, pending.plan.imported),
     )
@@ -124,7 +124,7 @@ def _bank(settings: ModelSettings, profile: Profile, chosen_by: str) -> FaultBan
         profile: The candidate's.
         chosen_by: Digest of the generic bank that a first model was chosen by; empty: it is none.
     """
-    shipped = load_fault_bank(profile.name)
+    shipped = shipped_bank(profile)
     if shipped is not None:
         return shipped
     digest = known_bank(settings.root, profile.name) or chosen_by or newest_bank(settings.root, profile.name)

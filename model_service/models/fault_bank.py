@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model_service.models.rounding import rounded
 from schemas.errors import BundleError
+from schemas.profile import Profile
 
 Array = NDArray[np.float64]
 
@@ -110,19 +111,29 @@ class FaultBank:
         return _unit(np.sum(directions, axis=0))
 
 
-def load_fault_bank(profile_name: str, folder: Path = FOLDER) -> FaultBank | None:
-    """The bank of a profile; None where there is none.
+def load_fault_bank(family: str, folder: Path = FOLDER) -> FaultBank | None:
+    """The bank that ships for a model family; None where none does.
 
     Raises:
         BundleError: The file is not the frozen one, or not a bank.
     """
-    path = folder / f"{profile_name}.json"
+    path = folder / f"{family}.json"
     if not path.is_file():
         return None
     data = path.read_bytes()
-    if FROZEN.get(profile_name) != hashlib.sha256(data).hexdigest():
+    if FROZEN.get(family) != hashlib.sha256(data).hexdigest():
         raise BundleError(f"{path.name}: not the fault bank that the code names: install the package again")
     return parse_bank(data)
+
+
+def shipped_bank(profile: Profile) -> FaultBank | None:
+    """The bank that ships for a profile's model family, if it is of the profile's features; else None.
+
+    Raises:
+        BundleError: As ``load_fault_bank``.
+    """
+    found = load_fault_bank(profile.model.family)
+    return found if found is not None and found.features == profile.feature_names else None
 
 
 def parse_bank(data: bytes) -> FaultBank:

@@ -65,7 +65,7 @@ def candidate_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of th
         BundleError: The import is gone, or its scores leave [0, 1].
     """
     made = _as_trained(root, profile, rows, plan, champion, lineage, seed, major)
-    return for_devices(made, profile, bank_of(root, profile.name, plan.effects))
+    return for_devices(made, profile, bank_of(root, profile, plan.effects))
 
 
 def _as_trained(  # noqa: PLR0913, PLR0917  (as ``candidate_bundle``)

@@ -10,7 +10,7 @@ import numpy as np
 
 from feature_store import duck
 from feature_store.point_in_time import Regime
-from model_service.models.fault_bank import FaultBank, load_fault_bank
+from model_service.models.fault_bank import FaultBank, shipped_bank
 from model_service.training.cause import Cause, judge
 from model_service.training.run_states import RunState
 from model_service.training.shifts import ReferenceScale, read_shifts
@@ -60,7 +60,7 @@ def examine(
         return Examination(Cause(DriftKind.UNCLASSIFIED, False, True, (), (), {}, text), None)
     shifts = read_shifts(connection, profile, scale, onset, known_at, cohorts)
     slow = sum(k == DriftKind.DEGRADATION for k in kinds) / len(kinds) if kinds else 0.0
-    directions = fault_directions(load_fault_bank(profile.name), scale)
+    directions = fault_directions(shipped_bank(profile), scale)
     cause = judge(shifts, directions, profile, slow_verdicts=slow)
     return Examination(cause, _regime(cause, scale, profile, onset))
 

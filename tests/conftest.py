@@ -15,13 +15,21 @@ from infra.kafka.kafka_broker import KafkaBroker
 from infra.settings import default_cache_dir
 
 # An example may take as long as it needs: the machine is shared, and benchmarks are elsewhere.
-settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("shared-machine", deadline=None, max_examples=50, suppress_health_check=_SLOW)
+settings.register_profile("whole", deadline=None, suppress_health_check=_SLOW)
 settings.load_profile("shared-machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="also long tests, and every case of sliced ones")
     parser.addoption("--slice-seed", type=int, default=7, help="draws the cases of sliced tests (default 7)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``--whole``, twice as many examples of each property."""
+    if config.getoption("--whole"):
+        settings.load_profile("whole")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -25,7 +25,7 @@ from tests.simulators.device_listener import own_address
 from tests.simulators.piped_devices import PipedDevice, give_all
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900), pytest.mark.long]
 
 ROOT = Path(__file__).parent.parent
 NAMES = tuple(f"pump-{i}" for i in range(1, 7))

@@ -192,6 +192,7 @@ def test_a_swap_under_load_misses_no_window_and_the_device_decides_in_every_stag
             assert counted + update.held == windows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("updates", [14, pytest.param(50, marks=pytest.mark.long)])
 def test_updates_in_a_row_leave_memory_flat_and_miss_no_window(tmp_path, updates):
     """Twelve models in turn: a device keeps three, so that each is fetched, tried and loaded anew."""

@@ -312,6 +312,7 @@ def test_sigterm_drains_and_exits_cleanly(tmp_path, broker, admin, namespace):
     check_delivered(tmp_path, admin, namespace, at_least=20)
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_dead_broker_costs_nothing_but_time(tmp_path, broker, admin, namespace):
     with (tmp_path / "log").open("wb") as log:

@@ -88,6 +88,7 @@ def compact_until(root, stop):
         compact(lake, CutStore(lake), ALL_SMALL)
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_tables_agree_in_every_cut_while_two_write_and_two_compact(lake_root):
     two_tables(lake_root)

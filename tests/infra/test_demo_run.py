@@ -134,6 +134,7 @@ def test_the_loop_closes_although_each_process_of_the_model_service_is_killed(tm
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_a_demo_cleanly_even_where_a_script_started_it_in_the_background(tmp_path):
     """A shell without job control starts ``… &`` with SIGINT ignored; in front it is at its default."""
     process = start(tmp_path, *LINE, launcher=("bash", "-c", 'trap "" INT; exec "$@"', "in-background"))

@@ -46,6 +46,7 @@ def test_a_message_as_large_as_a_device_may_send_fits(admin: KafkaAdmin, namespa
     assert sum(admin.end_offsets([topic]).values()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_data_survives_kill_and_restart(tmp_path: Path, cache_dir: Path):
     with KafkaBroker(tmp_path, cache_dir) as broker:

@@ -165,6 +165,7 @@ def test_values_out_of_range_reach_the_device_as_infinities_of_their_side(tmp_pa
     assert source.counts["absurd"] == 5
 
 
+@pytest.mark.long
 @pytest.mark.kafka
 def test_a_replay_is_repeatable(tmp_path):
     """The same file again is refused; with --replace exactly its rows count, once."""

@@ -120,6 +120,7 @@ def test_the_group_that_the_setting_names_reads_the_data_of_a_stack_and_no_key(
     assert {(stat.S_IMODE(p.stat().st_mode), p.stat().st_gid) for p in data} == {(0o640, group.gr_gid)}
 
 
+@pytest.mark.long
 def test_a_stack_comes_back_under_the_addresses_that_it_had(settings: StackSettings):
     with Stack(own_broker := settings.model_copy(update={"broker": None})) as first:
         assert first.site is not None

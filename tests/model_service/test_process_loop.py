@@ -299,6 +299,7 @@ def test_the_gate_survives_a_damaged_record_and_judges_afterwards(tmp_path, capl
     office.registry.close()
 
 
+@pytest.mark.long
 def test_the_engine_goes_on_with_everything_else_while_one_job_cannot_work(tmp_path, caplog):
     service = RolloutDeployment(tmp_path)
     init_pki(service.settings)
@@ -333,6 +334,7 @@ def test_the_guard_survives_a_damaged_record_and_countersigns_afterwards(tmp_pat
     service.registry.close()
 
 
+@pytest.mark.long
 def test_the_public_process_survives_an_unforeseen_error_and_hints_at_the_next_publication(tmp_path):
     with ModelService(tmp_path) as service, service.joined("m-1") as device:
         service.publish_timestamp(1)

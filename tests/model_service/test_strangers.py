@@ -122,6 +122,7 @@ def test_one_caller_has_a_bounded_number_of_connections(service, device):
     stubs[-1].Report(device.report(99), timeout=10)
 
 
+@pytest.mark.long
 def test_a_program_on_yesterdays_ports_does_not_keep_the_service_down(tmp_path):
     with ModelService(tmp_path) as service, service.joined("m-1") as device:
         before = service.address

@@ -36,7 +36,7 @@ def test_only_timings_differ():
 
 def test_the_one_is_for_production_and_the_other_for_a_demo_of_minutes():
     machine, demo = find_profile("machine"), find_profile("machine-demo")
-    assert machine.rollout.soak_s >= 86400 > 180 > demo.rollout.soak_s
-    assert machine.drift.window_s >= 3600 > 180 > demo.drift.window_s
-    assert machine.rollout.lengthens
-    assert not demo.rollout.lengthens
+    assert machine.rollout.soak_s >= 86400
+    assert machine.drift.window_s >= 3600
+    assert demo.rollout.soak_s + demo.drift.window_s < 60
+    assert (machine.rollout.lengthens, demo.rollout.lengthens) == (True, False)

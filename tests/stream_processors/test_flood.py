@@ -112,6 +112,7 @@ def test_batches_that_no_honest_client_sends_stop_nobody_and_hide_nothing(cloud)
                                                         strict=True)] == [True] * 4  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.sliced(one_of=2)
 @pytest.mark.parametrize("step", ["decide", "conclude"])
 def test_a_worker_killed_amid_a_flood_counts_every_message_once(cloud, step):

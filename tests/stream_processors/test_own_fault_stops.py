@@ -17,6 +17,7 @@ def crew(partition, n):
     return [name for name in names if partition_for(name) == partition][:n]
 
 
+@pytest.mark.long
 @pytest.mark.kafka
 @pytest.mark.faults
 def test_a_stopped_task_holds_up_no_other_and_goes_on_by_itself_once_the_cause_is_gone(

@@ -194,6 +194,7 @@ def test_a_job_that_is_uninstalled_and_comes_back_has_missed_nothing(jobs):
     jobs.await_all(WAYWARD)
 
 
+@pytest.mark.long
 def test_no_process_of_a_job_outlives_its_worker_not_even_one_that_hangs(jobs):
     jobs.fault("hang")
     jobs.feed.send(1)

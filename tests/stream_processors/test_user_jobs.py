@@ -214,6 +214,7 @@ def test_what_a_job_has_not_read_outlives_its_record_and_what_all_have_read_does
     assert list(folder(rig).iterdir()) == []
 
 
+@pytest.mark.long
 def test_chunks_that_are_gone_or_damaged_are_made_up_for_from_the_tables(rig):
     stopped_for(rig, SNAPSHOT_EVERY * 4)
     chunks = sorted(folder(rig).iterdir())

@@ -22,6 +22,7 @@ def storms(text: str) -> int:
     return sum(n >= AT_ONCE for kind, n in kinds(text).items() if kind)
 
 
+@pytest.mark.long
 def test_a_worker_without_a_broker_writes_a_few_lines_of_each_complaint(broker, namespace, tmp_path):
     with Cloud(broker.bootstrap_servers, namespace, tmp_path) as cloud:
         worker = cloud.start()

@@ -21,6 +21,7 @@ def test_rows_of_many_devices_land_once_and_repeats_are_dropped(cloud):
     assert_exactly_once(cloud, feed)
 
 
+@pytest.mark.long
 def test_what_is_lost_between_fetch_and_buffer_is_fetched_again_the_newest_too(cloud):
     feed = Feed(cloud)
     losing = cloud.start("tests.simulators.losing_worker")
@@ -72,6 +73,7 @@ def test_two_workers_share_kills_pauses_and_joins_under_load(cloud):
     assert_exactly_once(cloud, feed)
 
 
+@pytest.mark.long
 def test_a_paused_worker_that_wakes_after_its_tasks_moved_repeats_nothing(cloud):
     feed = Feed(cloud)
     paused = cloud.start()
@@ -91,6 +93,7 @@ def test_a_paused_worker_that_wakes_after_its_tasks_moved_repeats_nothing(cloud)
     assert (paused.exit_code, other.exit_code) == (None, None)
 
 
+@pytest.mark.long
 def test_a_broker_that_is_killed_loses_nothing_that_it_acknowledged(cloud, broker):
     feed = Feed(cloud)
     cloud.supervise()

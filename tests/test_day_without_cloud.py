@@ -12,12 +12,8 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from edge_producer.sources.canonical_recording import FORMAT_KEY, FORMAT_VERSION, TIME_KEY
 from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario, truth
 from feature_store import connect
@@ -25,7 +21,7 @@ from infra.audit import AuditScope, take_books
 from infra.process.ports import LOOPBACK
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from schemas.profile_file import builtin_profiles, load_profile
-from schemas.row_schemas import TimeQuality
+from tests.simulators.canonical import write_canonical
 from tests.simulators.cloud import Cloud
 from tests.waiting import wait_until
 
@@ -76,15 +72,10 @@ def slow_machine(folder: Path) -> Path:
 def record(folder: Path, scenario: Scenario) -> Path:
     """A day of each device's samples, as recordings: simulated sensors would begin at this instant."""
     target = folder / "recordings"
-    target.mkdir()
-    start_us = int(scenario.start.timestamp() * 1e6)
-    times = pa.array(np.arange(DAY_S) * 1_000_000 + start_us, pa.timestamp("us", "UTC"))
     for device in DEVICES:
         machine = RotatingMachine(scenario.seed, device, 1.0, scenario.of(device))
         columns = dict(zip(machine.channels, machine.block(0, DAY_S).T, strict=True))
-        table = pa.table({"time": times, **columns})
-        marks = {FORMAT_KEY: FORMAT_VERSION, TIME_KEY: str(int(TimeQuality.SYNCHRONISED)).encode()}
-        pq.write_table(table.replace_schema_metadata(marks), target / f"{device}.parquet")
+        write_canonical(target, device, scenario.start, 1.0, columns)
     return target
 
 
@@ -152,7 +143,7 @@ def assert_all_arrives(cloud, namespace, folder, profile, scenario):
     assert (taken.spool.pending, taken.spool.evicted, taken.spool.refused) == (0, 0, 0)
     assert taken.spool.sensed >= WINDOWS * len(DEVICES)
     with connect(cloud.lake.root) as con:
-        n = "SELECT device_id, sum(n) FROM summaries WHERE feature = 'score' GROUP BY ALL ORDER BY 1"
+        n = "SELECT device_id, sum(n) FROM summaries WHERE feature = 'temperature_mean' GROUP BY ALL ORDER BY 1"
         assert all(windows >= WINDOWS for _, windows in con.execute(n).fetchall())
         alarmed = con.execute("SELECT device_id, event_time FROM alarms WHERE action = 'stop'").fetchall()
     for span in truth(scenario):

@@ -20,6 +20,7 @@ from pathlib import Path
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from google.protobuf.message import Message
 
 from edge_producer.bundle import BUNDLES, open_bundle
 from model_service.identity.authority import Authority, init_pki, issued_by, server_paths
@@ -127,6 +128,25 @@ class ModelPublisher:
         """Hint to the watchers; a real service notices by itself."""
 
 
+class _RequestKeeper(grpc.ServerInterceptor):
+    """Keeps every request: method, its bytes as they came, and what they are."""
+
+    def __init__(self, kept: list[tuple[str, bytes, Message]]) -> None:
+        self._kept = kept
+
+    def intercept_service(self, continuation, details):
+        handler = continuation(details)
+        if handler is None:
+            return None
+
+        def read(data: bytes) -> Message:
+            request = handler.request_deserializer(data)
+            self._kept.append((details.method.rpartition("/")[2], data, request))
+            return request
+
+        return handler._replace(request_deserializer=read)
+
+
 class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliveryServicer):
     """Context manager. Attributes below are faults to switch on."""
 
@@ -142,6 +162,7 @@ class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliverySer
         self.offsets: list[int] = []
         self.checked_at_s: list[float] = []
         self.calls: Counter[str] = Counter()  # by method, those it refused too
+        self.requests: list[tuple[str, bytes, Message]] = []
         self.enrolled: list[str] = []
         self.renewed: list[str] = []
         self.certificate_life = LIFE
@@ -163,7 +184,9 @@ class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliverySer
         self.enrollment = self.delivery = ""
 
     def __enter__(self) -> UpdateService:
-        self._server = grpc.server(futures.ThreadPoolExecutor(64))
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(64), interceptors=[_RequestKeeper(self.requests)]
+        )
         rpc.add_EnrollmentServicer_to_server(self, self._server)
         rpc.add_ModelDeliveryServicer_to_server(self, self._server)
         key, certificate = (path.read_bytes() for path in self.server_files())

@@ -83,7 +83,7 @@ def builtin_profiles() -> dict[str, Path]:
 
 
 def in_minutes(name: str) -> str:
-    """Name of the shipped profile that is the named one with the timings of a demo; the same where there is none.
+    """Name of the shipped profile that is this one with the timings of a demo; itself where there is none.
 
     >>> in_minutes("machine"), in_minutes("pump.toml")
     ('machine_demo', 'pump.toml')

@@ -143,7 +143,7 @@ def assert_all_arrives(cloud, namespace, folder, profile, scenario):
     assert (taken.spool.pending, taken.spool.evicted, taken.spool.refused) == (0, 0, 0)
     assert taken.spool.sensed >= WINDOWS * len(DEVICES)
     with connect(cloud.lake.root) as con:
-        n = "SELECT device_id, sum(n) FROM summaries WHERE feature = 'temperature_mean' GROUP BY ALL ORDER BY 1"
+        n = "SELECT device_id, sum(n) FROM summaries WHERE feature = 'temperature_mean' GROUP BY 1"
         assert all(windows >= WINDOWS for _, windows in con.execute(n).fetchall())
         alarmed = con.execute("SELECT device_id, event_time FROM alarms WHERE action = 'stop'").fetchall()
     for span in truth(scenario):

@@ -97,7 +97,7 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     published = [m.version for m in models if m.status is CandidateState.PUBLISHED] or [""]
     new = published[0]
     commits = reader.commits(devices, new)
-    onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.recalibration.start_s)
+    onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.story.drift.start_s)
     whole = len(commits) == len(devices)
     loop_s = reader.loop_s(new) if whole and commits else None
     with closing(connect(stage.stack.lake_root)) as connection:
@@ -137,7 +137,7 @@ def _periods(stage: DemoStage, connection: Any) -> list[paired_quality.ScoredPer
 
 def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime) -> WearOutcome | None:
     """Whether the wear of many machines raised alarms, and whether a model was trained from it."""
-    wear = stage.plan.wear
+    wear = stage.plan.story.wear
     if wear is None:
         return None
     began = stage.plan.scenario.start + timedelta(seconds=wear.start_s)
@@ -159,9 +159,9 @@ def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime
 
 def _score_drift(plan: DemoPlan, verdicts: Sequence[tuple[str, datetime]]) -> outcome.DriftScore:
     start = plan.scenario.start
-    injected = start + timedelta(seconds=plan.recalibration.start_s)
+    injected = start + timedelta(seconds=plan.story.drift.start_s)
     first = start + timedelta(seconds=min(i.start_s for i in plan.scenario.injections))
-    return outcome.score_drift(verdicts, plan.recalibration.channel, injected, first)
+    return outcome.score_drift(verdicts, plan.story.drift_channel, injected, first)
 
 
 def _decide_p99_s(edges: Sequence[EdgeProcess]) -> float | None:

@@ -124,7 +124,7 @@ def _held(holds: bool) -> str:
 def _facts(report: DemoReport) -> Table:
     a, d = report.alarms, report.drift
     delay = seconds(d.delay_s)
-    drift = f"the recalibration after {delay}" if delay else "none on the channel that moved"
+    drift = f"the new normal after {delay}" if delay else "none on the channel that moved"
     sent, raw, features = report.bytes_sent, report.bytes_raw, report.bytes_features
     p50, p99, outage = (seconds(s) or UNKNOWN for s in (report.live.p50, report.live.p99, report.outage.p99))
     facts = {

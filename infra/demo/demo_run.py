@@ -12,7 +12,7 @@ from infra.demo.conclude import conclude, conclude_loop
 from infra.demo.demo_report import DemoReport, print_report
 from infra.demo.loop_report import LoopReport
 from infra.demo.loop_view import LoopReader, merge_device_steps
-from infra.demo.plan import SOUTH, DemoPlan
+from infra.demo.plan import SOUTH
 from infra.demo.scenes import play_scenes
 from infra.demo.screen import LEGEND, DemoScreen
 from infra.demo.stage import DemoRequest, DemoStage, begin_afresh, mark_if_new, prepare
@@ -61,7 +61,7 @@ def run_demo(settings: StackSettings, request: DemoRequest, console: Console) ->
             _play(stage, watcher, reader if request.loop else None)
         _drain(stage, watcher, console)
         report = conclude(stage, watcher, _close_loop(stage, reader, console) if request.loop else None)
-    print_report(console, report, _story(stage.plan))
+    print_report(console, report, stage.plan.told())
     return report
 
 
@@ -77,7 +77,7 @@ def _start(stage: DemoStage, cleanup: ExitStack) -> None:
 
 def _play(stage: DemoStage, watcher: LineWatcher, reader: LoopReader | None) -> None:
     """Show the fleet and the loop until every edge process has sensed its last window."""
-    stage.screen.add_line(_story(stage.plan))
+    stage.screen.add_line(stage.plan.told())
     if not stage.screen.is_live:
         stage.screen.add_line(LEGEND)
     troubles = TroubleWatch(stage.stack.settings.state_dir)
@@ -133,18 +133,3 @@ def _close_loop(stage: DemoStage, reader: LoopReader, console: Console) -> LoopR
         console.print("[red]no model was published: the scenes need one and are left out[/]")
     scenes = [] if new is None else play_scenes(stage, new, stage.screen.add_line)
     return conclude_loop(stage, reader, scenes)
-
-
-def _story(plan: DemoPlan) -> str:
-    fault, drift = plan.scenario.injections[0], plan.recalibration
-    hit = sum(1 for d in plan.devices if drift in plan.scenario.of(d))
-    parts = [
-        f"{len(plan.devices)} machines at {len(plan.sites)} sites for {plan.seconds:.0f} s: "
-        f"from {fault.start_s:.0f} s the bearing of {plan.failing} wears out",
-        f"at {drift.start_s:.0f} s {drift.channel} reads {drift.offset:+.0f} degC on {hit} machines",
-    ]
-    if SOUTH in plan.sites:
-        parts.append(f"{plan.cut_from_s:.0f}-{plan.cut_to_s:.0f} s {SOUTH} has no network")
-    if plan.wear is not None:
-        parts.append(f"from {plan.wear.start_s:.0f} s {len(plan.worn)} more bearings wear out together")
-    return "; ".join(parts) + "."

@@ -132,7 +132,7 @@ def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen:
     since = datetime.now(UTC)
     head_start_s = JOIN_HEAD_START_S if request.loop else HEAD_START_S
     start = since + timedelta(seconds=head_start_s)
-    plan = make_plan(profile.name, request.devices, request.seconds, request.seed, start, loop=request.loop)
+    plan = make_plan(profile, request.devices, request.seconds, request.seed, start, loop=request.loop)
     run = uuid.uuid4().hex[:6]
     stage = DemoStage(request, profile, plan, stack, Lake.open(stack.lake_root), screen, since, run)
     if stack.site is not None:

@@ -8,7 +8,9 @@ from edge_producer.sources.scenario import FaultSpan
 from infra.demo.outcome import queryable_latency, score_alarms, score_drift
 from infra.demo.plan import SOUTH, make_plan
 from infra.line_watch import QueryableFrontier
+from schemas.profile_file import find_profile
 
+MACHINE = find_profile("machine_demo")
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -48,10 +50,10 @@ def test_an_offset_is_queryable_from_the_first_cut_beyond_it():
 
 
 def test_the_same_seed_tells_the_same_story():
-    one, two = (make_plan("machine", 20, 90.0, 7, T0) for _ in range(2))
+    one, two = (make_plan(MACHINE, 20, 90.0, 7, T0) for _ in range(2))
     assert one == two
-    assert make_plan("machine", 20, 90.0, 8, T0).scenario != one.scenario
+    assert make_plan(MACHINE, 20, 90.0, 8, T0).scenario != one.scenario
 
 
 def test_one_device_makes_one_site_that_keeps_its_network():
-    assert SOUTH not in make_plan("machine", 1, 90.0, 7, T0).sites
+    assert SOUTH not in make_plan(MACHINE, 1, 90.0, 7, T0).sites

@@ -1,0 +1,72 @@
+"""What a demo shows: changes that the entry point (``edgeloop.demos``) of a generator tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from edge_producer.sources.scenario import Injection
+from schemas.errors import ProfileError
+
+GROUP = "edgeloop.demos"
+
+
+@dataclass(frozen=True)
+class StoryTimes:
+    """When what happens, seconds after the demo's start.
+
+    Attributes:
+        wear_s: None: nothing wears out, because the loop does not run.
+    """
+
+    fault_s: float
+    drift_s: float
+    wear_s: float | None
+
+
+@dataclass(frozen=True)
+class DemoStory:
+    """The changes of one demo.
+
+    Attributes:
+        noun: What the devices are, in the plural.
+        fault: Of one device; it must raise alarms.
+        drift: A new normal, which the loop must learn.
+        drift_channel: Channel that the drift moves.
+        wear: Of many devices at once; it must raise alarms, and must not be learnt. None: there is none.
+        told: For people, each part a sentence without its stop; ``{drifted}`` is the number of devices that
+            the drift hits.
+    """
+
+    noun: str
+    fault: Injection
+    drift: Injection
+    drift_channel: str
+    wear: Injection | None
+    told: tuple[str, ...]
+
+    @property
+    def injections(self) -> tuple[Injection, ...]:
+        """All of them, the fault first."""
+        return tuple(i for i in (self.fault, self.drift, self.wear) if i is not None)
+
+
+StoryTeller = Callable[[tuple[tuple[str, ...], ...], int, StoryTimes], DemoStory]
+"""Called with the devices of each site, the seed and the times."""
+
+
+def story_of(generator: str) -> StoryTeller:
+    """What tells the story of a generator's devices.
+
+    Raises:
+        ProfileError: Nothing that is installed does.
+    """
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if generator not in points:
+        known = ", ".join(sorted(points))
+        raise ProfileError(
+            f"generator '{generator}' has no demo: {GROUP} has no entry point of that name; there are: {known}"
+        )
+    told: StoryTeller = points[generator].load()
+    return told

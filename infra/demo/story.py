@@ -66,7 +66,7 @@ def story_of(generator: str) -> StoryTeller:
     if generator not in points:
         known = ", ".join(sorted(points))
         raise ProfileError(
-            f"generator '{generator}' has no demo: {GROUP} has no entry point of that name; there are: {known}"
+            f"generator '{generator}' has no demo: {GROUP} has no entry point of its name; there are: {known}"
         )
     told: StoryTeller = points[generator].load()
     return told

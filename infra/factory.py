@@ -1,129 +1,31 @@
-"""Builds the bundles and the fault bank that ship in the wheel: `python -m infra.factory [--check]`.
+"""Builds the bundles and the fault banks that ship in the wheel: `python -m infra.factory [--check]`.
 
-Bundles are trained on simulated healthy machines and go to `edge_producer/bundles/`; the fault bank compares
-windows with and without a fault and goes to `model_service/models/fault_banks/`. The bytes are the same on
-every machine; a test compares the shipped files with what this script builds.
+Bundles are trained on simulated healthy devices and go to `edge_producer/bundles/`; a fault bank compares
+windows with and without a fault and goes to `model_service/models/fault_banks/`. Each vertical has a recipe.
+The bytes are the same on every machine; a test compares the shipped files with what this script builds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_producer.bundle import BUNDLES
-from edge_producer.sources.rotating_machine import RotatingMachine
-from edge_producer.sources.scenario import Injection, Kind
-from model_service import BundleFiles, compute_features, factory_models, fault_bank
-from schemas.manifest import TrainingFacts
-from schemas.profile import Profile
-from schemas.profile_file import find_profile
+from infra.factory_recipe import recipes
+from model_service import BundleFiles, factory_models, fault_bank
 
 SEED = 20260101
-DEVICES = 120
-RUNS = 6
-RUN_WINDOWS = 15
-HORIZON_WINDOWS = 1800
-REGIMES = (0.0, 0.0, 0.3)
-"""Severity of the change of load of each device, in turn: the model learns more than one regime."""
-SCRIPT = "infra/factory.py"
-FAULTS: tuple[Kind, ...] = ("bearing_wear", "imbalance")
-SEVERITIES = (0.2, 0.3, 0.4, 0.6, 1.0)
-FAULT_MACHINES = 8
-FAULT_START_S = 40.0
-FAULT_WINDOWS = (60, 66, 72)
-"""20 to 32 s after the fault begins: the vibration has grown, the heat has not; a later alarm is too late."""
-
-Array = NDArray[np.float64]
+GENERIC = "robust"
 
 
 def build() -> dict[str, BundleFiles]:
-    """Both bundles by name."""
-    profile = find_profile("machine")
-    training = TrainingFacts(script=SCRIPT, seed=SEED, devices=DEVICES, windows=DEVICES * RUNS * RUN_WINDOWS)
-    healthy = [list(_healthy_runs(profile, number)) for number in range(DEVICES)]
-    machine = factory_models.factory_bundle(profile, healthy, _golden_windows(profile), training)
-    return {"machine": machine, "robust": factory_models.robust_bundle(SEED)}
+    """All bundles by name."""
+    made = {name: recipe.bundle() for name, recipe in recipes().items()}
+    return {**made, GENERIC: factory_models.robust_bundle(SEED)}
 
 
-def build_fault_bank() -> fault_bank.BankFile:
-    """The effect of each fault on each feature of `machine`."""
-    profile = find_profile("machine")
-    logged = tuple(s.kind in factory_models.LOGGED_KINDS for s in profile.feature_specs())
-    healthy = _bank_windows(profile, ())
-    effects = {
-        kind: {
-            str(severity): fault_bank.paired_effects(
-                healthy,
-                _bank_windows(profile, (Injection(kind=kind, start_s=FAULT_START_S, severity=severity),)),
-                logged,
-            )
-            for severity in SEVERITIES
-        }
-        for kind in FAULTS
-    }
-    return fault_bank.BankFile(
-        profile=profile.name,
-        featureset=profile.featureset,
-        features=profile.feature_names,
-        logged=logged,
-        seed=SEED,
-        effects=effects,
-    )
-
-
-def _bank_windows(profile: Profile, faults: tuple[Injection, ...]) -> Array:
-    """Features of a few windows of each machine of the bank, shape (n, F)."""
-    rate_hz = profile.sampling.rate_hz
-    made = [
-        _windows(profile, RotatingMachine(SEED, f"bank-{number}", rate_hz, faults), range(k, k + 1))
-        for number in range(FAULT_MACHINES)
-        for k in FAULT_WINDOWS
-    ]
-    return compute_features(np.concatenate(made), profile.feature_specs(), profile.channel_names)
-
-
-def _healthy_runs(profile: Profile, number: int) -> Iterator[Array]:
-    """Features of a few runs of consecutive windows of one healthy machine."""
-    regime = Injection(kind="new_regime", start_s=0.0, severity=REGIMES[number % len(REGIMES)])
-    sensors = RotatingMachine(SEED, f"factory-{number}", profile.sampling.rate_hz, (regime,))
-    rng = np.random.default_rng([SEED, number])
-    for first in rng.integers(0, HORIZON_WINDOWS, RUNS):
-        windows = _windows(profile, sensors, range(int(first), int(first) + RUN_WINDOWS))
-        yield compute_features(windows, profile.feature_specs(), profile.channel_names)
-
-
-def _golden_windows(profile: Profile) -> NDArray[np.float32]:
-    """Two healthy windows, a worn bearing, an imbalance, gaps, a dead and a stuck channel."""
-    faults = [
-        (),
-        (Injection(kind="bearing_wear", start_s=0.0),),
-        (Injection(kind="imbalance", start_s=0.0),),
-        (Injection(kind="dropout", start_s=0.0, severity=0.1),),
-    ]
-    rate_hz = profile.sampling.rate_hz
-    made = [
-        _windows(profile, RotatingMachine(SEED, "golden", rate_hz, items), range(9, 11)) for items in faults
-    ]
-    windows = np.concatenate(made)
-    windows[6, :, 1] = np.nan
-    windows[7, :, 2] = windows[7, 0, 2]
-    return windows
-
-
-def _windows(profile: Profile, sensors: RotatingMachine, numbers: range) -> NDArray[np.float32]:
-    """Consecutive windows, shape (n, W, C); the profile's windows do not overlap."""
-    columns = [sensors.channels.index(c) for c in profile.channel_names]
-    size = profile.sampling.window_samples
-    return np.stack([sensors.block(k, size)[:, columns] for k in numbers])
-
-
-def _bank(*, write: bool) -> list[str]:
-    """Write or compare the fault bank; returns what differs from this script's result."""
-    stored = build_fault_bank()
+def _bank(stored: fault_bank.BankFile, *, write: bool) -> list[str]:
+    """Write or compare a fault bank; returns what differs from this script's result."""
     data, path = stored.to_bytes(), fault_bank.FOLDER / f"{stored.profile}.json"
     digest = hashlib.sha256(data).hexdigest()
     if write:
@@ -135,7 +37,7 @@ def _bank(*, write: bool) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write bundles and fault bank, or only compare them with ``--check``; returns the exit code."""
+    """Write bundles and fault banks, or only compare them with ``--check``; returns the exit code."""
     if arguments not in ([], ["--check"]):
         sys.stderr.write("usage: python -m infra.factory [--check]\n")
         return 2
@@ -146,7 +48,9 @@ def main(arguments: list[str]) -> int:
         else:
             bundle.write(BUNDLES / name)
         sys.stdout.write(f"{bundle.manifest.version}\n")
-    stale += _bank(write=not arguments)
+    for recipe in recipes().values():
+        if recipe.fault_bank is not None:
+            stale += _bank(recipe.fault_bank(), write=not arguments)
     for file in stale:
         sys.stderr.write(f"{file} is not what the script builds: run `python -m infra.factory`\n")
     return 1 if stale else 0

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate
 from model_service.detectors.kinds import detector_of
-from model_service.gates import first_model_gates, imported_gates
+from model_service.gates import first_model_gates, imported_gates, output_gates, user_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.holdout import Holdout, PairedScores, Score, holdout_of
 from model_service.gates.origin import judge_fit, judge_lineage, judge_rebuild
-from model_service.gates.output_gates import judge_outputs
 from model_service.gates.parity import judge_golden, judge_parity
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import judge_false_alarms, judge_learnt, judge_recall
 from model_service.gates.score_gates import judge_masked_channels, judge_score_range
-from model_service.gates.user_gates import judge_also
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
@@ -57,7 +55,7 @@ def evaluate(inputs: GateInputs) -> tuple[GateVerdict, ...]:
     except BundleError as exc:
         return (*static, memory, not_shown("artifact", str(exc)))
     verdicts = (*static, memory, *loaded)
-    return (*verdicts, *judge_also(inputs, {v.gate for v in verdicts}))
+    return (*verdicts, *user_gates.judge_also(inputs, {v.gate for v in verdicts}))
 
 
 def refusal(verdicts: tuple[GateVerdict, ...]) -> str:
@@ -90,7 +88,7 @@ def _judge_running(inputs: GateInputs, feed: Feed) -> tuple[GateVerdict, ...]:
         *(
             ()
             if further is None
-            else judge_outputs(inputs.profile, stages[0].further, further, holdout, inputs.bank)
+            else output_gates.judge_outputs(inputs.profile, stages[0].further, further, holdout, inputs.bank)
         ),
         *(_judge_first(inputs, new) if inputs.first else _judge_scores(inputs, new, old, holdout)),
     )

@@ -20,15 +20,22 @@ from edge_producer.bundle import BUNDLES, Bundle, check_fit, open_bundle
 from edge_producer.inference import OnnxPredictor
 from model_service.detectors.imported_bundle import check_import
 from model_service.detectors.imported_score import ImportedScore
+from model_service.detectors.kinds import KINDS
 from model_service.detectors.user_trainer import detector_kinds
+from model_service.gates.gate_inputs import GateInputs, read_inputs
+from model_service.gates.user_gates import judge_also
 from model_service.gates.user_gates import lacking as gates_lacking
+from model_service.gates.verdict_store import pending_candidates
+from model_service.models.bundle_files import BundleFiles
+from model_service.models.factory_models import learnt_bundle
 from model_service.models.feature_kind import lacking as kinds_lacking
-from model_service.models.features import profile_features
+from model_service.models.features import logged_features, profile_features
 from model_service.registry.bundle_store import read_artifact
 from model_service.registry.registry_tables import candidates, gate_verdicts
 from schemas.calendar_features import golden_ends
 from schemas.errors import BundleError, DatasetError
 from schemas.instants import from_us
+from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
 from tests.edge_producer.output_models import pump_profile
 from tests.model_service.given_graphs import file_of
@@ -113,60 +120,66 @@ def test_a_kind_of_a_package_is_learnt_judged_and_runs_on_a_device_without_the_p
     np.testing.assert_allclose(numbers, wanted, atol=1e-5)
 
 
+def with_gates(*names: str) -> Profile:
+    given = OWN.model_dump(mode="json")
+    given["gates"]["also"] = names
+    return Profile.model_validate(given)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> GateInputs:
+    """What the gates read of a candidate that was trained on a landed history."""
+    rig = FirstModelRig(tmp_path_factory.mktemp("rig"), profile=with_gates("quiet"))
+    rig.train()
+    with rig.registry.reading() as connection:
+        [pending] = pending_candidates(connection)
+    read = read_inputs(rig.settings, rig.registry, pending)
+    rig.registry.close()
+    return read
+
+
 VERDICT = 'return GateVerdict("quiet", mean <= MOST, mean, MOST, detail={"says": says})'
 REFUSING = [
-    pytest.param(("mean <= MOST", "mean < 0"), "score .* on average; at most", id="refuses"),
-    pytest.param(
-        ("mean = ", "raise LookupError('no such night') #"), "LookupError: no such night", id="raises"
-    ),
+    pytest.param(("mean = ", "raise LookupError('no night') #"), "LookupError: no night", id="raises"),
+    pytest.param(("mean = ", "raise SystemExit(3) #"), "SystemExit: 3", id="exits"),
     pytest.param((VERDICT, "return says"), "it gave a str", id="no-verdict"),
     pytest.param(("mean <= MOST", "np.bool_(True)"), "it gave passed = np.True_", id="no-bool"),
+    pytest.param(("mean, MOST,", "mean, np.inf,"), "it gave bound = inf", id="infinite"),
     pytest.param(('{"says": says}', '{"says": object()}'), "a detail that is no JSON", id="no-json"),
 ]
 
 
 @pytest.mark.parametrize(("edit", "why"), REFUSING)
-def test_whatever_a_gate_of_a_package_does_but_pass_is_a_refusal_with_its_reason(
-    tmp_path, monkeypatch, edit, why
+def test_whatever_a_gate_does_but_give_a_verdict_is_a_refusal_with_its_reason(
+    inputs, tmp_path, monkeypatch, edit, why
 ):
     with installed(tmp_path, monkeypatch, edit):
-        rig = FirstModelRig(tmp_path, devices=1, profile=pump())
-        verdicts = judged(rig)
-        assert [g for g, v in verdicts.items() if not v["passed"]] == ["quiet"]
-        assert re.search(why, verdicts["quiet"]["detail"]["says"])
-        candidate = rig.rows(candidates)[0]
-        assert candidate["state"] == "refused"
-        assert "quiet: " in candidate["detail"]
-        rig.registry.close()
+        [verdict] = judge_also(inputs, ())
+    assert (verdict.gate, verdict.passed) == ("quiet", False)
+    assert why in verdict.text
 
 
-def test_a_package_that_is_missing_is_named_with_what_to_install(tmp_path):
+def test_a_gate_that_is_not_installed_refuses_and_no_package_may_take_the_name_of_ours(inputs):
+    [missing], [taken] = judge_also(inputs, ()), judge_also(inputs, {"quiet"})
+    assert "quiet is not installed here (there: none): install the package" in missing.text
+    assert (taken.gate, taken.passed) == ("also_quiet", False)
+
+
+def test_a_package_that_is_missing_is_named_with_what_to_install():
     profile = pump()
     [kind], [gate] = kinds_lacking(profile.feature_specs()), gates_lacking(profile.gates.also)
     for text, group in ((kind, "edgeloop.features"), (gate, "edgeloop.gates")):
         assert "is not installed here (there: none)" in text
         assert f"install the package that has it among its entry points {group}" in text
     with pytest.raises(DatasetError, match="the feature kind 'imbalance' is not installed here"):
-        FirstModelRig(tmp_path, profile=profile)
-
-
-def test_a_gate_that_is_not_installed_refuses_and_no_package_may_take_the_name_of_ours(tmp_path):
-    given = OWN.model_dump(mode="json")
-    given["gates"]["also"] = ["quiet", "parity"]
-    rig = FirstModelRig(tmp_path, profile=Profile.model_validate(given))
-    verdicts = judged(rig)
-    assert {g for g, v in verdicts.items() if not v["passed"]} == {"quiet", "also_parity"}
-    assert "not installed here" in verdicts["quiet"]["detail"]["says"]
-    rig.registry.close()
+        learnt(profile)
 
 
 TURNED = ("(first - second) / np", "(second - first) / np")
 WRONG_KINDS = [
     pytest.param(TURNED, BundleError, "one number in numpy", id="two-ways"),
     pytest.param(("valid = np.isfinite(windows)", "raise ValueError('no')"), DatasetError, "no", id="raises"),
-    pytest.param(
-        ("return np.where(size", "return size[:1] + np.where(size[:1]"), DatasetError, "", id="shape"
-    ),
+    pytest.param(("return np.where(size", "return size[:1]  #"), DatasetError, "gives shape", id="shape"),
     pytest.param(("_channels = 2", "_channels = 3"), DatasetError, "takes 3 to 3 channels", id="channels"),
 ]
 
@@ -174,7 +187,15 @@ WRONG_KINDS = [
 @pytest.mark.parametrize(("edit", "error", "why"), WRONG_KINDS)
 def test_a_kind_that_breaks_its_promise_becomes_no_model(tmp_path, monkeypatch, edit, error, why):
     with installed(tmp_path, monkeypatch, edit), pytest.raises(error, match=f"imbalance.*{why}"):
-        FirstModelRig(tmp_path, profile=pump())
+        learnt(pump())
+
+
+def learnt(profile: Profile) -> BundleFiles:
+    """A bundle of the plainest detector."""
+    features = profile_features(profile, windows(60), golden_ends(60))
+    model = KINDS[0].fit(features, logged_features(profile), KINDS[0].settings[0])
+    facts = TrainingFacts(script="tests", seed=0, devices=1, windows=60)
+    return learnt_bundle(profile, "pump", model, [[features]], windows(8, seed=1), facts)
 
 
 def test_the_generic_model_refuses_kinds_of_packages_and_says_what_to_do():
@@ -217,14 +238,19 @@ class QueueTrainer:
 '''
 
 
-def test_a_trainers_outputs_are_learnt_judged_and_given_by_devices(tmp_path, monkeypatch):
+def test_a_trainers_outputs_are_learnt_and_judged_and_a_gate_of_a_package_refuses_on_record(
+    tmp_path, monkeypatch
+):
     profile = pump(model={"outputs": ["queue"]}, training={"trainer": "queue"})
-    with installed(tmp_path, monkeypatch, more=TRAINER):
+    with installed(tmp_path, monkeypatch, ("MOST = 0.3", "MOST = -1.0"), TRAINER):
         rig = FirstModelRig(tmp_path, devices=2, profile=profile)
         verdicts = judged(rig)
-        assert {g: v["detail"]["says"] for g, v in verdicts.items() if not v["passed"]} == {}
+        assert [g for g, v in verdicts.items() if not v["passed"]] == ["quiet"]
+        assert re.search("score .* on average; at most -1.0", verdicts["quiet"]["detail"]["says"])
         assert verdicts["outputs"]["detail"]["given"] == {"queue": 1.0}
-        made = read_artifact(rig.settings.artifacts, rig.rows(candidates)[0]["sha256"])
+        candidate = rig.rows(candidates)[0]
+        assert (candidate["state"], "quiet: " in candidate["detail"]) == ("refused", True)
+        made = read_artifact(rig.settings.artifacts, candidate["sha256"])
         rig.registry.close()
     predictor = OnnxPredictor(Bundle(made.manifest, made.model, made.golden), profile)
     low, high = (predictor.score("d", w[0], from_us(0))[0][-1] for w in (windows(1) - 1, windows(1) + 1))
@@ -288,11 +314,16 @@ def test_an_import_without_the_profiles_outputs_is_refused_with_what_it_lacks(da
         check_import(data, pump_profile(), "")
 
 
-def test_a_calendar_that_never_changed_in_the_history_spoils_no_first_model(tmp_path):
-    """The rig's history lasts an hour: `weekend` is constant in it."""
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+def test_a_calendar_that_never_changed_in_the_history_spoils_no_detector(kind):
+    """An hour of one day: `weekend` is constant in it, and on Sunday it is another."""
     given = OWN.model_dump(mode="json")
     given["features"] |= {"calendar": ["hour_sin", "weekend"], "time_zone": "America/Chicago"}
-    rig = FirstModelRig(tmp_path, devices=2, profile=Profile.model_validate(given))
-    verdicts = judged(rig)
-    assert {g: v["detail"]["says"] for g, v in verdicts.items() if not v["passed"]} == {}
-    rig.registry.close()
+    profile = Profile.model_validate(given)
+    ends = golden_ends(1)[0] + 9_000_000 * np.arange(400)
+    features = profile_features(profile, windows(400), ends)
+    detector = kind.fit(features, logged_features(profile), kind.settings[0])
+    assert np.isfinite(detector.score(features)).all()
+    later = features.copy()
+    later[:, -1] = 1 - later[:, -1]
+    assert np.isfinite(detector.score(later)).all()

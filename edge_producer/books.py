@@ -18,6 +18,7 @@ from edge_producer.sensed_rows import Period, Row
 from edge_producer.window import Floats
 from schemas.columns import Kind
 from schemas.packed_schemas import PACKED_BOOKS_LAYOUT
+from schemas.profile import Profile
 from schemas.row_batch import RowBatch, fixed, lists, texts
 
 Doubles = NDArray[np.float64]
@@ -117,10 +118,12 @@ class Ledger:
 
     Args:
         moments: Whether lines get moments of their rows; a profile asks for them.
+        width: Number of features, F; further numbers of a row have no moments. None: all are features.
     """
 
-    def __init__(self, *, moments: bool = False) -> None:
+    def __init__(self, *, moments: bool = False, width: int | None = None) -> None:
         self._moments = moments
+        self._width = width
         self._rows: dict[BookKey, list[Row]] = {}
         self._changes = LedgerChanges()
         self._open: dict[BookKey, None] = {}
@@ -164,10 +167,15 @@ class Ledger:
         """Changes since the last call."""
         for key, rows in self._rows.items():
             self._changes.lines[key].moments = CoMoments.of(
-                np.stack([r.features.astype(np.float64) for r in rows])
+                np.stack([r.features[: self._width].astype(np.float64) for r in rows])
             )
         taken, self._changes, self._rows = self._changes, LedgerChanges(), {}
         return taken
+
+
+def ledger_of(profile: Profile) -> Ledger:
+    """The ledger of a device of this profile."""
+    return Ledger(moments=profile.summaries.moments, width=len(profile.feature_names))
 
 
 class BookLine(NamedTuple):

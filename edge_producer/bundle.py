@@ -80,6 +80,13 @@ def check_fit(manifest: Manifest, profile: Profile) -> None:
         BundleError: Names each difference: what the model wants, what the profile has.
     """
     if manifest.featureset == ANY_FEATURESET:
+        if profile.features.also:
+            kinds = ", ".join(profile.features.also)
+            raise BundleError(
+                f"the generic model {manifest.version} cannot compute {kinds}: kinds of packages are written "
+                f"into a profile's own models only. Put one into the folder of bundles, under the name "
+                f"'{profile.name}' (`edgeloop model fit` makes one), or take the kinds out of the profile"
+            )
         return
     sampling = profile.sampling
     pairs = {
@@ -91,6 +98,8 @@ def check_fit(manifest: Manifest, profile: Profile) -> None:
         ),
         "sampling.window_samples": (manifest.window_samples, sampling.window_samples),
         "sampling.rate_hz": (manifest.rate_hz, sampling.rate_hz),
+        "model.outputs": (list(manifest.outputs), list(profile.model.outputs)),
+        "features.time_zone": (manifest.time_zone, profile.calendar_zone),
     }
     wrong = [f"{what}: wants {want}, has {has}" for what, (want, has) in pairs.items() if want != has]
     if wrong:

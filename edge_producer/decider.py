@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.decision_policy import DecisionPolicy, DecisionRule
+from schemas.output_names import PRIMARY
+
+_NONE: Mapping[str, float | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,12 @@ class Decider:
         return self._action
 
     def decide(
-        self, event_time: datetime, score: float | None, *, out_of_range: bool = False
+        self,
+        event_time: datetime,
+        score: float | None,
+        *,
+        out_of_range: bool = False,
+        further: Mapping[str, float | None] = _NONE,
     ) -> LocalDecision:
         """The decision after a window.
 
@@ -100,10 +108,12 @@ class Decider:
             event_time: UTC end of the window; may step back, which restarts a hold.
             score: In [0, 1]; None where there is no usable one.
             out_of_range: Samples are outside their range, in a row or too many.
+            further: Further outputs of the model by name, as ``score``; what is not named is None.
         """
         winner, severity = None, None
         for rank, rule in enumerate(self._policy.rules):
-            if self._in_force(rule, self._rules[rule.action], event_time, score):
+            value = score if rule.output == PRIMARY else further.get(rule.output)
+            if self._in_force(rule, self._rules[rule.action], event_time, value):
                 winner, severity = rule, rank
         safe = self._policy.fail_safe
         # Where the fail-safe is to do nothing, what is out of range still has to be looked at.

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.books import BookKey, Ledger
+from edge_producer.books import BookKey, ledger_of
 from edge_producer.clock import Clock
 from edge_producer.decider import Decider, LocalDecision
 from edge_producer.device_identity import DeviceIdentity
-from edge_producer.device_update import REWIND_PERIODS, BootTerms, DeviceUpdate
+from edge_producer.device_update import NEVER_US, REWIND_PERIODS, BootTerms, DeviceUpdate
 from edge_producer.filter import RowFilter
 from edge_producer.metering import Meters
 from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
@@ -36,8 +36,6 @@ from schemas.packed_schemas import packed_summary_layout
 from schemas.profile import Profile
 from schemas.row_schemas import Stratum
 from schemas.version_names import VersionHeader
-
-NEVER_US = -(2**62)
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +126,7 @@ class Device:
         """What is counted, filtered and summarised, from here on."""
         profile, models = self._profile, self._models
         self._filter = RowFilter(
-            profile.filter, profile.feature_names, profile.sampling.hop_s, self._identity.secret, kept
+            profile.filter, profile.row_columns, profile.sampling.hop_s, self._identity.secret, kept
         )
         name, period_s = self.device_id, profile.summaries.period_s
         make = partial(
@@ -139,9 +137,9 @@ class Device:
             sketches=profile.summaries.sketches,
             layout=packed_summary_layout(profile),
         )
-        self._summarizer = make(profile.feature_names, bin_edges=models.active.bin_edges)
+        self._summarizer = make(profile.row_columns, bin_edges=models.active.bin_edges)
         self._shadow_summarizer = make((), bin_edges=_edges(models.shadow), first_part=FIRST_SHADOW_PART)
-        self._ledger = Ledger(moments=profile.summaries.moments)
+        self._ledger = ledger_of(profile)
         self._selected: list[Row] = []
         self._sensed: list[Row] = []
         self._dirty = True
@@ -181,9 +179,11 @@ class Device:
             self._change_models(self._switch.models)
         begun = time.perf_counter_ns()
         window = self._scorer.begin(window)
-        features, score = self._scorer.score(self._models.active, window.samples)
+        features, score = self._scorer.score(self._models.active, window)
         scored = time.perf_counter_ns()
-        decision = self._decider.decide(window.end, score, out_of_range=self._scorer.out_of_range)
+        decision = self._decider.decide(
+            window.end, score, out_of_range=self._scorer.out_of_range, further=self._scorer.further(features)
+        )
         self._host.meters.decided(time.perf_counter_ns() - begun)
         if decision.action != self._commanded:
             self._commanded = decision.action
@@ -301,10 +301,10 @@ class Device:
 
     def _observe(self, window: Window, row: Row, took_s: float) -> None:
         shadow, score, shadow_s = self._models.shadow, None, 0.0
-        self._switch.healthy.add(window.samples, row.score, self._profile.decision.alarm)
+        self._switch.healthy.add(window, row.score, self._profile.decision.alarm)
         if shadow is not None:
             begun = time.perf_counter_ns()
-            _, score = self._scorer.score(shadow, window.samples)
+            _, score = self._scorer.score(shadow, window)
             shadow_s = (time.perf_counter_ns() - begun) / 1e9
             self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
         if self._models.observer is not None:
@@ -341,7 +341,7 @@ class Device:
                 self._selected.append(row)
 
     def _alert(self, row: Row) -> bytes:
-        values = zip(self._profile.feature_names, row.features.tolist(), strict=True)
+        values = zip(self._profile.row_columns, row.features.tolist(), strict=True)
         alert = Alert(
             device_id=self.device_id,
             boot_id=row.boot_id,
@@ -353,40 +353,6 @@ class Device:
             features={name: value if abs(value) < float("inf") else None for name, value in values},
         )
         return alert.model_dump_json().encode()
-
-
-def release_held(identity: DeviceIdentity, profile: Profile, state: str) -> DeviceUpdate:
-    """What an earlier start's filter held back, released under its own boot, for a spool opened too late.
-
-    Raises:
-        ValueError: The state cannot be read.
-    """
-    try:
-        kept = json.loads(state).get("filter")
-        names, hop_s = profile.feature_names, profile.sampling.hop_s
-        rows = RowFilter(profile.filter, names, hop_s, identity.secret, kept).flush()
-    except (TypeError, KeyError, AttributeError) as exc:
-        raise ValueError(f"the state of {identity.device_id} is damaged: {exc}") from exc
-    ledger = Ledger(moments=profile.summaries.moments)
-    for row in rows:
-        ledger.release(row)
-    ledger.close()
-    return DeviceUpdate(
-        device_id=identity.device_id,
-        boot_id=0,
-        next_seq=0,
-        newest_us=NEVER_US,
-        state="",
-        held=0,
-        rows=[row for row in rows if row.selected],
-        books=ledger.take(),
-        closed=[],
-        open_summary=None,
-        alerts=[],
-        meters={},
-        decision="",
-        model_version="",
-    )
 
 
 def _edges(model: Predictor | None) -> Mapping[str, NDArray[np.float64]]:

@@ -11,6 +11,8 @@ from edge_producer.sensed_rows import Row
 from edge_producer.summaries import Summary
 from schemas.version_names import VersionHeader
 
+NEVER_US = -(2**62)
+"""Event time before any window."""
 REWIND_PERIODS = 12
 """A clock that steps back by more periods starts a new boot: the old lines of the books may be settled."""
 

@@ -27,17 +27,19 @@ def golden_scores(bundle: Bundle) -> Scored | None:
     manifest = bundle.manifest
     if manifest.featureset == ANY_FEATURESET:
         return None
-    windows = read_golden(bundle.golden, manifest.version).windows
+    golden = read_golden(bundle.golden, manifest.version)
+    ends = golden.ends_us.tolist() or [0] * len(golden.windows)
+    windows = list(zip(golden.windows, ends, strict=True))
 
     def scored(profile: Profile) -> NDArray[np.float64]:
         predictor = OnnxPredictor(bundle, profile)
-        return np.array([_score(predictor, profile, samples) for samples in windows], dtype=np.float64)
+        return np.array([_score(predictor, profile, *window) for window in windows], dtype=np.float64)
 
     return scored
 
 
-def _score(predictor: OnnxPredictor, profile: Profile, samples: Floats) -> float:
+def _score(predictor: OnnxPredictor, profile: Profile, samples: Floats, end_us: int) -> float:
     scorer = WindowScorer(_NAME, profile)
-    window = scorer.begin(Window(_NAME, samples, from_us(0), 0, TimeQuality.SYNCHRONISED, 0.0))
-    _, score = scorer.score(predictor, window.samples)
+    window = scorer.begin(Window(_NAME, samples, from_us(end_us), 0, TimeQuality.SYNCHRONISED, 0.0))
+    _, score = scorer.score(predictor, window)
     return float("nan") if score is None else score

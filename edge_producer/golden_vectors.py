@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from schemas.arrow_message import read_batch
 from schemas.arrow_schema_message import read_schema
+from schemas.calendar_features import CALENDAR, Calendar
 from schemas.errors import BundleError
 from schemas.fault_effects import KEY, FaultEffects, parse_effects
+from schemas.golden_keys import ENDS, OUTPUTS
+from schemas.manifest import Manifest
 
 _MAGIC = b"ARROW1\0\0"
 _COLUMNS = [("window", "list of float"), ("features", "list of float"), ("score", "float")]
@@ -31,15 +34,36 @@ class GoldenVectors:
 
     Attributes:
         windows: Shape (n, W, C).
-        expected: Shape (n, F + 1): features, then the score.
+        expected: Shape (n, F + 1 + O): features, the score, then further outputs.
         extra: Further inputs by name.
         effects: What faults do to the features; None: the bundle brings none.
+        ends_us: Event times of the windows, microseconds since 1970, shape (n,), for a model that reads the
+            calendar; empty: none.
     """
 
     windows: NDArray[np.float32]
     expected: NDArray[np.float32]
     extra: dict[str, NDArray[np.generic]]
     effects: FaultEffects | None = None
+    ends_us: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
+def golden_extras(golden: GoldenVectors, manifest: Manifest) -> list[dict[str, NDArray[np.generic]]]:
+    """Further inputs of the graph for each golden window.
+
+    Raises:
+        BundleError: The windows of a model that reads the calendar have no event times, or this machine does
+            not know the model's time zone.
+    """
+    if not manifest.calendar:
+        return [golden.extra] * len(golden.windows)
+    if len(golden.ends_us) != len(golden.windows):
+        raise BundleError(f"model {manifest.version}: its golden windows have no event times")
+    try:
+        rows = Calendar.of(manifest).rows(golden.ends_us).astype(np.float32)
+    except ValueError as exc:
+        raise BundleError(f"model {manifest.version}: {exc}") from exc
+    return [{**golden.extra, CALENDAR: row[np.newaxis]} for row in rows]
 
 
 def read_golden(data: bytes, version: str) -> GoldenVectors:
@@ -72,7 +96,12 @@ def _vectors(columns: list[Matrix], metadata: dict[str, str], origin: str) -> Go
     effects = parse_effects(metadata[KEY], origin) if KEY in metadata else None
     if effects is not None and effects.rows.shape[1] != features.shape[1]:
         raise ValueError(f"fault effects on {effects.rows.shape[1]} of {features.shape[1]} features")
-    return GoldenVectors(windows.reshape(-1, *shape), np.column_stack([features, score]), extra, effects)
+    further = json.loads(metadata.get(OUTPUTS, "[]"))
+    width = len(further[0]) if further else 0
+    outputs = np.array(further, dtype=np.float32).reshape(len(features), width)  # null becomes NaN
+    expected = np.column_stack([features, score, outputs])
+    ends = np.array(json.loads(metadata.get(ENDS, "[]")), dtype=np.int64)
+    return GoldenVectors(windows.reshape(-1, *shape), expected, extra, effects, ends)
 
 
 def _plainly(data: bytes) -> tuple[list[Matrix], dict[str, str]]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from edge_producer.window import Samples
+from edge_producer.window import Samples, Window
+from schemas.instants import to_us
 
 MAX_WINDOWS = 24
 MAX_BYTES = 256 * 1024
 """Most memory for the windows of one device; fewer windows are kept where they are large."""
 EVERY = 8
 """Once as many windows are kept as may be, only every eighth healthy one replaces the oldest."""
+
+
+class KeptWindow(NamedTuple):
+    """Samples of a window, shape (W, C), and its event time, microseconds since 1970."""
+
+    samples: Samples
+    end_us: int
 
 
 class HealthyWindows:
@@ -20,24 +30,25 @@ class HealthyWindows:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Samples, ...] = ()
+        self._kept: tuple[KeptWindow, ...] = ()
         self._since = 0
 
     @property
-    def newest(self) -> tuple[Samples, ...]:
-        """The windows kept, oldest first, each of shape (W, C)."""
+    def newest(self) -> tuple[KeptWindow, ...]:
+        """The windows kept, oldest first."""
         return self._kept
 
-    def add(self, samples: Samples, score: float | None, alarm: float) -> None:
+    def add(self, window: Window, score: float | None, alarm: float) -> None:
         """Keep a window if it is healthy, complete and due.
 
         Args:
-            samples: Shape (W, C); copied, because a source may have cut them from something larger.
+            window: Its samples are copied, because a source may have cut them from something larger.
             score: Of the model in force; None where there is none.
             alarm: Score from which a window is no healthy one.
         """
         if score is None or score >= alarm:
             return
+        samples = window.samples
         room = min(MAX_WINDOWS, MAX_BYTES // max(samples.nbytes, 1))
         if len(self._kept) >= room:
             self._since += 1
@@ -46,4 +57,4 @@ class HealthyWindows:
         if not np.isfinite(samples).all():
             return
         self._since = 0
-        self._kept = (*self._kept, samples.copy())[-room:]
+        self._kept = (*self._kept, KeptWindow(samples.copy(), to_us(window.end)))[-room:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
-from edge_producer.golden_vectors import read_golden
+from edge_producer.golden_vectors import golden_extras, read_golden
 from edge_producer.missing_channels import (
     missing_channels,
     required_by_model,
@@ -21,11 +22,14 @@ from edge_producer.missing_channels import (
     without,
 )
 from edge_producer.reference import DeviceReference, smallest_spreads
+from edge_producer.row_ends import RowEnds
 from edge_producer.wide_channels import WideChannels
 from edge_producer.window import Floats, Predictor, Samples
+from schemas.calendar_features import CALENDAR, CALENDAR_KINDS
 from schemas.errors import BundleError
-from schemas.manifest import ANY_FEATURESET, Manifest
-from schemas.profile import FEATURE_KINDS, UNITLESS_KINDS, Channel, Profile
+from schemas.feature_set import FEATURE_KINDS, UNITLESS_KINDS
+from schemas.manifest import ANY_FEATURESET, SCORE_EDGES, Manifest
+from schemas.profile import Channel, Profile
 from schemas.score_part import ROWS
 from schemas.score_range import ROUNDING, score_excess
 
@@ -62,6 +66,7 @@ class OnnxSession:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         self._version = bundle.manifest.version
+        self._outputs = (*_OUTPUTS, *bundle.manifest.output_columns)
         with self._translated():
             self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
 
@@ -96,11 +101,16 @@ class OnnxSession:
         Raises:
             BundleError: The graph does not take these inputs.
         """
+        features, score, *_ = self.run_all(windows, extra)
+        return features, score
+
+    def run_all(self, windows: Samples, extra: Mapping[str, NDArray[np.generic]]) -> list[Floats]:
+        """As ``run``; behind features and score comes each further output, shape (B,)."""
         try:  # not by the context manager: this is done for every window
-            features, score = self._session.run(_OUTPUTS, {"window": windows, **extra})
+            found: list[Floats] = self._session.run(self._outputs, {"window": windows, **extra})
         except _FAILURES as exc:
             raise BundleError(f"model {self._version}: {exc}") from exc
-        return features, score
+        return found
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -126,6 +136,7 @@ class OnnxPredictor:
         self._manifest = bundle.manifest
         self._session = OnnxSession(bundle)
         check_golden(self._session, bundle)
+        self._ends = RowEnds(bundle.manifest, profile)
         self._profile = profile
         self._generic = bundle.manifest.featureset == ANY_FEATURESET
         self._required = required_by_model(bundle.manifest, profile) | required_by_profile(profile)
@@ -155,32 +166,34 @@ class OnnxPredictor:
         """Ascending inner bin edges by feature, the score included."""
         return self._bin_edges
 
-    def score(self, device_id: str, samples: Samples) -> tuple[Floats, float | None]:
-        """Features and score of one window; see ``Predictor.score``.
+    def score(
+        self, device_id: str, samples: Samples, at: datetime | None = None
+    ) -> tuple[Floats, float | None]:
+        """Numbers and score of one window; see ``Predictor.score``.
 
         The score is None while the reference warms up, and if a channel or feature that the model or the
         profile needs is missing.
         """
-        reference = self._reference(device_id)
-        extra = {} if reference is None else self._reference_inputs(reference)
+        reference, ends = self._reference(device_id), self._ends
+        extra = ends.inputs(at) if reference is None else self._reference_inputs(reference)
         wide = self._wide_channels
         # A model that was trained saw values as they are; the generic one compares with the device's own.
         given = wide.moved(device_id, samples) if wide.any and self._generic else samples
         given = given.astype(np.float32, copy=False)
-        features, scores = self._session.run(given[np.newaxis], extra)
+        features, scores, *further = self._session.run_all(given[np.newaxis], extra)
         shown: Floats = wide.placed(samples, features[0]) if wide.any else features[0]
         learnt, missing = features[0], missing_channels(samples, self._profile.sampling.max_missing)
         if missing.any():
             if (missing & self._required).any():
-                return shown, None
+                return (ends.append(shown, at, ()) if ends.any else shown), None
             # The row keeps what the few samples of a missing channel say; score and reference do without.
-            masked, scores = self._session.run(without(given, missing)[np.newaxis], extra)
+            masked, scores, *further = self._session.run_all(without(given, missing)[np.newaxis], extra)
             learnt = masked[0]
         raw = float(scores[0])
         score = raw if raw == raw else None  # noqa: PLR0124  (NaN is the only value unequal to itself)
         if reference is not None:
             reference.learn(learnt, score)
-        return shown, score
+        return (ends.append(shown, at, further) if ends.any else shown), score
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
         """Copy the device's reference, if both models are of the generic kind.
@@ -253,27 +266,34 @@ def load_predictor(profile: Profile, folder: Path = BUNDLES) -> OnnxPredictor:
 
 
 def feature_columns(profile: Profile) -> NDArray[np.int64]:
-    """Index ``channel * len(FEATURE_KINDS) + kind`` of each feature of the profile."""
+    """Index ``channel * len(FEATURE_KINDS) + kind`` of each built-in feature of one of the channels."""
     channels = profile.channel_names
-    indices = [channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in profile.feature_specs()]
+    specs = [s for s in profile.feature_specs() if s.built_in]
+    indices = [channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in specs]
     return np.array(indices, dtype=np.int64)
 
 
 def check_golden(session: OnnxSession, bundle: Bundle) -> None:
     """Run the golden windows one by one, as a device does.
 
+    Features of the calendar are computed here from the windows' event times: a machine whose time zones are
+    others than the maker's misses them.
+
     Raises:
         BundleError: An output lies outside the manifest's tolerance.
     """
-    version, tolerance = bundle.manifest.version, bundle.manifest.tolerance
+    manifest = bundle.manifest
+    version, tolerance = manifest.version, manifest.tolerance
     golden = read_golden(bundle.golden, version)
+    extras = golden_extras(golden, manifest)
     for number, window in enumerate(golden.windows):
         expected = golden.expected[number]
-        features, score = session.run(window[np.newaxis], golden.extra)
-        got = np.append(features[0], score[0])
-        if score_excess(float(score[0])) > ROUNDING:
-            what = f"golden window {number} scores {score[0]:.3g}, outside [0, 1]"
-            raise BundleError(f"model {version}: {what}")
+        features, *scores = session.run_all(window[np.newaxis], extras[number])
+        got = np.concatenate([features[0], *scores])
+        for score in (float(s[0]) for s in scores):
+            if score_excess(score) > ROUNDING:
+                what = f"golden window {number} scores {score:.3g}, outside [0, 1]"
+                raise BundleError(f"model {version}: {what}")
         if not np.allclose(got, expected, tolerance.relative, tolerance.absolute, equal_nan=True):
             off = np.nanmax(np.abs(got - expected))
             raise BundleError(f"model {version}: golden window {number} misses its outputs by {off:.3g}")
@@ -282,7 +302,12 @@ def check_golden(session: OnnxSession, bundle: Bundle) -> None:
 def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.float64]]:
     """The manifest's bin edges; for features without any, edges over the channel's usual range."""
     channels = {c.name: c for c in profile.channels}
-    edges = {s.name: range_edges(channels[s.channel], s.kind) for s in profile.feature_specs()}
+    specs = [s for s in profile.feature_specs() if s.built_in]
+    edges = {s.name: range_edges(channels[s.channel], s.kind) for s in specs}
+    edges |= {
+        f"{CALENDAR}_{kind}": np.array(CALENDAR_KINDS[kind].edges) for kind in profile.features.calendar
+    }
+    edges |= {name: np.array(SCORE_EDGES) for name in profile.model.output_columns}
     edges |= {name: np.array(values) for name, values in manifest.bin_edges.items()}
     return edges
 

@@ -31,7 +31,8 @@ def required_by_model(manifest: Manifest, profile: Profile) -> Channels:
     """Channels that the model cannot do without: those whose features it takes, unless it says otherwise."""
     if manifest.featureset == ANY_FEATURESET:
         return np.zeros(len(profile.channels), dtype=np.bool_)
-    used = {spec.channel for spec in profile.feature_specs()} - set(manifest.optional_channels)
+    used = {name for spec in profile.feature_specs() for name in spec.sources}
+    used -= set(manifest.optional_channels)
     return np.array([name in used for name in profile.channel_names], dtype=np.bool_)
 
 

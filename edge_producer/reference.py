@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_producer.window import Floats
-from schemas.profile import UNITLESS_KINDS, Profile
+from schemas.feature_set import UNITLESS_KINDS
+from schemas.profile import Profile
 
 MAD_TO_STD = 1.4826
 """Standard deviation over median absolute deviation, for a normal distribution."""
@@ -42,11 +43,10 @@ Doubles = NDArray[np.float64]
 
 
 def smallest_spreads(profile: Profile) -> Doubles:
-    """Lowest spread of each feature: a thousandth of the channel's usual range; 0.05 if unitless."""
+    """Lowest spread of each feature of a channel: a thousandth of its usual range; 0.05 if unitless."""
     ranges = {c.name: c.usual[1] - c.usual[0] for c in profile.channels}
-    return np.array(
-        [0.05 if s.kind in UNITLESS_KINDS else 1e-3 * ranges[s.channel] for s in profile.feature_specs()]
-    )
+    specs = [s for s in profile.feature_specs() if s.built_in]
+    return np.array([0.05 if s.kind in UNITLESS_KINDS else 1e-3 * ranges[s.channel] for s in specs])
 
 
 class DeviceReference:

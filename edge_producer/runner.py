@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from edge_producer.certificate_files import CertificateWatch
 from edge_producer.clock import Clock, SteadyClock
-from edge_producer.device import Device, Host, release_held
+from edge_producer.device import Device, Host
 from edge_producer.device_update import DeviceUpdate
 from edge_producer.hand_over import HandOver
+from edge_producer.held_rows import release_held
 from edge_producer.metering import Meters
 from edge_producer.process_parts import (
     ProcessParts,

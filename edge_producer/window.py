@@ -116,7 +116,7 @@ class Predictor(Protocol):
         >>> class Mean:
         ...     version, featureset, bin_edges = "mean-0.00000000", "mean@1", {}
         ...
-        ...     def score(self, device_id, samples):
+        ...     def score(self, device_id, samples, at=None):
         ...         mean = np.float32([np.nanmean(samples)])
         ...         return mean, float(mean[0])
         ...
@@ -136,16 +136,19 @@ class Predictor(Protocol):
     @property
     def bin_edges(self) -> Mapping[str, NDArray[np.float64]]: ...  # noqa: D102
 
-    def score(self, device_id: str, samples: Samples) -> tuple[Floats, float | None]:
-        """Features and score of one window.
+    def score(
+        self, device_id: str, samples: Samples, at: datetime | None = None
+    ) -> tuple[Floats, float | None]:
+        """Numbers and score of one window.
 
         Args:
             device_id: The window's device: a predictor may keep a reference per device.
             samples: Shape (W, C) as in ``Window.samples``.
+            at: ``Window.end``; given where the profile has calendar features.
 
         Returns:
-            Features, shape (F,), float32, in ``Profile.feature_names`` order, NaN where missing; and
-            the score in [0, 1], or None where there is no usable one.
+            Numbers, float32, in ``Profile.row_columns`` order, that is features and then the model's further
+            outputs, NaN where missing; and the score in [0, 1], or None where there is no usable one.
         """
         ...
 

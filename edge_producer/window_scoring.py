@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from edge_producer.missing_channels import Channels, channel_marks, missing_channels, required_by_profile
 from edge_producer.range_watch import RangeWatch
-from edge_producer.window import Floats, Predictor, Samples, Window
+from edge_producer.window import Floats, Predictor, Window
 from schemas.profile import Profile
 from schemas.row_schemas import Reason
 from schemas.score_range import usable_score
@@ -35,7 +36,9 @@ class WindowScorer:
         self._device_id = device_id
         self._max_missing = profile.sampling.max_missing
         self._required = required_by_profile(profile)
-        nothing = np.full(len(profile.feature_names), np.nan)
+        self._calendar = bool(profile.features.calendar)
+        self._outputs = profile.model.outputs
+        nothing = np.full(len(profile.row_columns), np.nan)
         self._no_features: Floats = nothing if any(profile.wide) else nothing.astype(np.float32)
         self._counts: Counter[str] = Counter()
         self._last_logged = ""
@@ -69,14 +72,19 @@ class WindowScorer:
         marks = channel_marks(self.missing) if self._lacks else 0
         return marks | (int(Reason.OUT_OF_RANGE) if self._ranges.run else 0)
 
-    def score(self, model: Predictor, samples: Samples) -> tuple[Floats, float | None]:
-        """Features of the newest window, and a usable score: none if a required channel is missing."""
+    def score(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
+        """Numbers of the newest window, and a usable score: none if a required channel is missing."""
         try:
-            features, raw = model.score(self._device_id, samples)
+            # A predictor that reads no calendar need not take the time.
+            at = (window.end,) if self._calendar else ()
+            features, raw = model.score(self._device_id, window.samples, *at)
         except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
             self.log_once("a window without a score", exc)
             return self._no_features, None
-        if self._lacks and (self.missing & self._required).any():
+        lacks = self._lacks and bool((self.missing & self._required).any())
+        if self._outputs:
+            features = self._with_usable_outputs(features, model.version, lacks=lacks)
+        if lacks:
             return features, None
         usable = usable_score(raw)
         self._count("scores_clipped", usable.clipped)
@@ -84,6 +92,24 @@ class WindowScorer:
         if usable.outside:
             self.log_once("a window without a score", ValueError(f"{model.version} gave one outside [0, 1]"))
         return features, usable.score
+
+    def further(self, features: Floats) -> dict[str, float | None]:
+        """Further outputs among a window's numbers, by name; None: there is none."""
+        values = features[-len(self._outputs) :].tolist() if self._outputs else ()
+        return {n: None if math.isnan(v) else v for n, v in zip(self._outputs, values, strict=True)}
+
+    def _with_usable_outputs(self, features: Floats, version: str, *, lacks: bool) -> Floats:
+        """The numbers with further outputs that may be used; what lies outside [0, 1] is no output."""
+        kept = features.copy()
+        for at in range(-len(self._outputs), 0):
+            usable = usable_score(None if lacks else float(features[at]))
+            kept[at] = math.nan if usable.score is None else usable.score
+            self._count("scores_clipped", usable.clipped)
+            self._count("scores_outside", usable.outside)
+            if usable.outside:
+                what = f"{version} gave {self._outputs[at]} outside [0, 1]"
+                self.log_once("a window without a further output", ValueError(what))
+        return kept
 
     def count_decided(self, score: float | None) -> None:
         """Count the newest window by what its decision rested on."""

@@ -50,7 +50,7 @@ def model_performance(profiles: Iterable[Profile]) -> str:
     Args:
         profiles: Their first rule says which scores are alarms.
     """
-    enters = [(p.name, p.decision.rules[0].enter) for p in profiles if p.decision.rules]
+    enters = [(p.name, p.decision.alarm) for p in profiles if p.decision.score_rules]
     whens = "".join(
         f" WHEN {duck.text(name)} THEN {_at_least(_edge_bin(enter))}"
         for name, enter in sorted(enters)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from model_service.detectors import lake_fit as lake_fit
     from model_service.fleet.known_profiles import KnownProfiles as KnownProfiles
     from model_service.fleet.revocation_copies import RevocationCopies as RevocationCopies
+    from model_service.gates import user_gates as user_gates
     from model_service.identity import authority as authority
     from model_service.identity.invitation import DeviceNeeds as DeviceNeeds
     from model_service.identity.invitation import invite as invite
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from model_service.models import bundle_files as bundle_files
     from model_service.models import factory_models as factory_models
     from model_service.models import fault_bank as fault_bank
+    from model_service.models import feature_kind as feature_kind
     from model_service.models.bundle_files import BundleFiles as BundleFiles
     from model_service.models.features import compute as compute_features
+    from model_service.models.features import logged_features as logged_features
     from model_service.processes import PROCESSES as PROCESSES
     from model_service.refusal_counts import RefusalCounts as RefusalCounts
     from model_service.refusal_counts import read_refusals as read_refusals
@@ -103,9 +106,12 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "candidates": ("model_service.registry.candidates", None),
     "ceremony": ("model_service.trust.ceremony", None),
     "compute_features": ("model_service.models.features", "compute"),
+    "logged_features": ("model_service.models.features", "logged_features"),
     "delivery": ("model_service.service.delivery", None),
     "factory_models": ("model_service.models.factory_models", None),
     "fault_bank": ("model_service.models.fault_bank", None),
+    "feature_kind": ("model_service.models.feature_kind", None),
+    "user_gates": ("model_service.gates.user_gates", None),
     "first_model": ("model_service.detectors.first_model", None),
     "imported_model": ("model_service.detectors.imported_model", None),
     "fleet_reads": ("model_service.service.fleet_reads", None),
@@ -170,6 +176,7 @@ __all__ = [
     "delivery",
     "factory_models",
     "fault_bank",
+    "feature_kind",
     "first_model",
     "fleet_reads",
     "imported_model",
@@ -179,6 +186,7 @@ __all__ = [
     "labelled_bank",
     "lake_fit",
     "load_online_key",
+    "logged_features",
     "loop_times",
     "model_catalog",
     "model_targets",
@@ -196,6 +204,7 @@ __all__ = [
     "run_store",
     "server",
     "trust_catch_up",
+    "user_gates",
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
+from schemas.output_names import PRIMARY
 from schemas.section import Fraction, Name, Section
 
 
@@ -19,6 +20,7 @@ class DecisionRule(Section):
         after_windows: Consecutive windows at or above ``enter`` before it starts.
         hold_s: Shortest time it stays in force, seconds of event time.
         alert: Send an alert when it starts.
+        output: Which of the model's outputs it reads.
     """
 
     action: Name
@@ -27,6 +29,7 @@ class DecisionRule(Section):
     after_windows: PositiveInt = 1
     hold_s: NonNegativeFloat = 0.0
     alert: bool = True
+    output: Name = PRIMARY
 
     @model_validator(mode="after")
     def _hysteresis(self) -> Self:
@@ -53,6 +56,11 @@ class DecisionPolicy(Section):
     rules: tuple[DecisionRule, ...] = ()
 
     @property
+    def score_rules(self) -> tuple[DecisionRule, ...]:
+        """Rules that read the primary score: models are judged by them."""
+        return tuple(rule for rule in self.rules if rule.output == PRIMARY)
+
+    @property
     def alarm(self) -> float:
-        """Score from which a window counts as an alarm: the mildest rule's; 1 without a rule."""
-        return self.rules[0].enter if self.rules else 1.0
+        """Score from which a window counts as an alarm: the mildest such rule's; 1 without one."""
+        return next((rule.enter for rule in self.rules if rule.output == PRIMARY), 1.0)

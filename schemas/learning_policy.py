@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from schemas.section import Fraction, Probability, Section
+from schemas.section import Fraction, Name, Probability, Section
 
 LONGEST_SOAK_S = 28 * 86400.0
 """Longest soak where the profile names none: of groups with four canaries, and an alarm in ten days of each,
@@ -94,6 +94,7 @@ class GatePolicy(Section):
         max_memory_mb: Most memory that loading and running it may add.
         max_bytes: Largest size of the bundle.
         opset: Highest operator set that the fleet's runtimes know.
+        also: Gates of installed packages that a candidate must pass, too (entry points ``edgeloop.gates``).
     """
 
     min_gain: float = 0.0
@@ -105,6 +106,7 @@ class GatePolicy(Section):
     max_memory_mb: PositiveFloat = 64.0
     max_bytes: PositiveInt = 4 * 1024**2
     opset: PositiveInt = 17
+    also: tuple[Name, ...] = ()
 
 
 class RolloutPolicy(Section):

@@ -18,9 +18,11 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.calendar_features import CALENDAR_KINDS
 from schemas.errors import BundleError
 from schemas.model_version import ModelVersion
 from schemas.offending_keys import describe
+from schemas.output_names import output_columns
 from schemas.runtime_range import VersionRange
 from schemas.section import HardwareClass, Name
 
@@ -124,7 +126,7 @@ class Tolerance(ManifestPart):
     relative: NonNegativeFloat
 
 
-_YOUNGER = ("optional_channels", "detector", "hardware", "runtime")
+_YOUNGER = ("optional_channels", "detector", "hardware", "runtime", "outputs", "calendar", "time_zone")
 """Keys that release 0.2.0 did not have."""
 
 
@@ -148,6 +150,9 @@ class Manifest(ManifestPart):
         optional_channels: Channels that the model can do without; all others are required.
         hardware: Hardware classes that it runs on; empty: any.
         runtime: Range of versions of onnxruntime that it runs on; empty: any.
+        outputs: Further scores that the graph gives, by name: its output ``score_<name>``.
+        calendar: Features of the event time, which the graph takes as input ``calendar``; empty: none.
+        time_zone: IANA zone of them; empty where there is none.
         lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
@@ -171,6 +176,9 @@ class Manifest(ManifestPart):
     optional_channels: tuple[Name, ...] = ()
     hardware: tuple[HardwareClass, ...] = ()
     runtime: VersionRange = ""
+    outputs: tuple[Name, ...] = ()
+    calendar: tuple[str, ...] = ()
+    time_zone: str = ""
     tolerance: Tolerance
     files: dict[str, Digest]
 
@@ -178,6 +186,11 @@ class Manifest(ManifestPart):
     def family(self) -> str:
         """Name of the model family."""
         return self.name
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        """The graph's further outputs, and their columns in rows: ``score_<name>``."""
+        return output_columns(self.outputs)
 
     def content_digest(self) -> str:
         """SHA-256 over everything the bundle holds except its version."""
@@ -203,6 +216,10 @@ class Manifest(ManifestPart):
         unknown = set(self.optional_channels) - {c.name for c in self.channels}
         if unknown:
             raise ValueError(f"optional_channels names channels that are not declared: {sorted(unknown)}")
+        if unknown := set(self.calendar) - CALENDAR_KINDS.keys():
+            raise ValueError(f"calendar names features that this release does not know: {sorted(unknown)}")
+        if bool(self.calendar) != bool(self.time_zone):
+            raise ValueError("calendar and time_zone go together")
         return self
 
 

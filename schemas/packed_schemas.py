@@ -27,14 +27,14 @@ def _packed(layout: RowLayout, known: Mapping[str, Sequence[str]], **more: str) 
 
 @lru_cache(maxsize=64)
 def summaries_of(profile: str, featureset: str, feature_names: tuple[str, ...]) -> RowLayout:
-    """Summaries of a profile; its features and their set are known, and need not be sent."""
+    """Summaries of a profile; its columns of numbers and its feature set are known, and need not be sent."""
     known = {"feature": [*feature_names, "score"], "featureset": [featureset]}
     return _packed(SUMMARY_LAYOUT, known, profile=profile)
 
 
 def packed_summary_layout(profile: Profile) -> RowLayout:
     """Summaries as devices of this profile send and keep them."""
-    return summaries_of(profile.name, profile.featureset, profile.feature_names)
+    return summaries_of(profile.name, profile.featureset, profile.row_columns)
 
 
 PACKED_BOOKS_LAYOUT = _packed(BOOKS_LAYOUT, {"stratum": [stratum.value for stratum in Stratum]})

@@ -18,32 +18,20 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.calendar_features import CALENDAR
 from schemas.decision_policy import DecisionPolicy
+from schemas.feature_set import Features, FeatureSpec
 from schemas.learning_policy import DriftPolicy, GatePolicy, RolloutPolicy, TrainingPolicy
+from schemas.output_names import PRIMARY, output_columns
 from schemas.recording_section import KEYED_BY_CHANNEL, YOUNGER_REPLAY_KEYS, Replay
 from schemas.runtime_range import VersionRange
 from schemas.section import Fraction, HardwareClass, Name, Probability, Section
 from schemas.source_section import Alignment, SourceMapping
 from schemas.summary_period import with_period
 
-FEATURE_KINDS: dict[str, str] = {
-    "last": "last sample",
-    "mean": "mean",
-    "std": "standard deviation",
-    "min": "smallest sample",
-    "max": "largest sample",
-    "rms": "root mean square",
-    "peak": "largest absolute deviation from the mean",
-    "crest": "peak over standard deviation",
-    "kurtosis": "fourth standardised moment",
-    "band_low": "RMS of the spectrum below 1/8 of the sampling rate, mean removed",
-    "band_mid": "RMS of the spectrum between 1/8 and 1/4 of the sampling rate",
-    "band_high": "RMS of the spectrum above 1/4 of the sampling rate",
-}
-"""Feature kinds that a feature graph can compute from one channel's window, and their meaning."""
-
-UNITLESS_KINDS = ("crest", "kurtosis")
 DIGEST_CHARS = 16
+GENERIC = "robust"
+"""Model family that fits any profile."""
 
 
 class Channel(Section):
@@ -110,46 +98,6 @@ class Sampling(Section):
         return self.hop_samples / self.rate_hz
 
 
-class FeatureSpec(Section):
-    """One column of a feature set: a kind computed from one channel's window."""
-
-    channel: Name
-    kind: str
-    unit: str
-
-    @property
-    def name(self) -> str:
-        """Column name, ``<channel>_<kind>``."""
-        return f"{self.channel}_{self.kind}"
-
-    @property
-    def doc(self) -> str:
-        """What the column holds, with its unit."""
-        return f"{self.channel}: {FEATURE_KINDS[self.kind]} over the window [{self.unit}]."
-
-
-class FeatureChoice(Section):
-    """Which kinds to compute from one channel."""
-
-    channel: Name
-    kinds: tuple[str, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        unknown = sorted(set(self.kinds) - set(FEATURE_KINDS))
-        if unknown:
-            raise ValueError(f"unknown feature kinds {unknown}; known: {', '.join(FEATURE_KINDS)}")
-        return self
-
-
-class Features(Section):
-    """A named, versioned feature set."""
-
-    set: Name
-    version: PositiveInt = 1
-    compute: tuple[FeatureChoice, ...] = Field(min_length=1)
-
-
 class ModelSpec(Section):
     """Which model scores the windows.
 
@@ -160,20 +108,27 @@ class ModelSpec(Section):
         warmup_windows: For ``robust``: windows before the first score.
         hardware: Hardware classes that its models run on; empty: any.
         runtime: Range of versions of onnxruntime that they run on; empty: any.
+        outputs: Further scores that the graph gives beside ``score``, each in [0, 1] or NaN.
     """
 
-    name: Name = "robust"
+    name: Name = GENERIC
     task: Literal["anomaly", "classification"] = "anomaly"
     label: str = ""
     reference_windows: Annotated[int, Field(ge=8, le=4096)] = 512
     warmup_windows: Annotated[int, Field(ge=4)] = 32
     hardware: tuple[HardwareClass, ...] = ()
     runtime: VersionRange = ""
+    outputs: tuple[Name, ...] = ()
 
     @property
     def family(self) -> str:
         """Name of the model family."""
         return self.name
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        """Columns of the further outputs, and their names in the graph: ``score_<name>``."""
+        return output_columns(self.outputs)
 
 
 class FilterPolicy(Section):
@@ -232,9 +187,16 @@ _YOUNGER_KEYS = {
     "filter": ("delay_s",),
     "training": ("alarms_per_device_day", "trainer", "renewals"),
     "rollout": ("longest_soak_s", "no_holdout"),
-    "model": ("hardware", "runtime"),
+    "model": ("hardware", "runtime", "outputs"),
+    "features": ("calendar", "time_zone", "also"),
+    "gates": ("also",),
 }
 """Keys that release 0.2.0 did not have, by section."""
+_YOUNGER_ENTRY_KEYS: dict[tuple[str, str], dict[str, Any]] = {
+    ("features", "compute"): {"channel": None, "channels": []},
+    ("decision", "rules"): {"output": PRIMARY},
+}
+"""Likewise in each entry of a section's list, with the value that says nothing."""
 SLOW_S = 60.0
 """Seconds between windows from which rows may wait for one another; faster ones leave at once (ADR 30)."""
 
@@ -301,12 +263,7 @@ class Profile(Section):
 
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """Features in column order."""
-        units = {c.name: c.unit for c in self.channels}
-        return tuple(
-            FeatureSpec(channel=f.channel, kind=k, unit="1" if k in UNITLESS_KINDS else units[f.channel])
-            for f in self.features.compute
-            for k in f.kinds
-        )
+        return self.features.specs({c.name: c.unit for c in self.channels})
 
     @property
     def wide(self) -> tuple[bool, ...]:
@@ -315,13 +272,23 @@ class Profile(Section):
 
     def wide_features(self) -> tuple[bool, ...]:
         """For each feature, whether it is kept in float64."""
-        wide = dict(zip(self.channel_names, self.wide, strict=True))
-        return tuple(wide[s.channel] for s in self.feature_specs())
+        wide = {name for name, wide in zip(self.channel_names, self.wide, strict=True) if wide}
+        return tuple(not wide.isdisjoint(s.sources) for s in self.feature_specs())
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features in column order."""
         return tuple(s.name for s in self.feature_specs())
+
+    @property
+    def calendar_zone(self) -> str:
+        """Time zone of the calendar features, as manifests state it; empty where there are none."""
+        return self.features.time_zone if self.features.calendar else ""
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """Names of a row's numbers in order: the features, then the further outputs of the model."""
+        return self.feature_names + self.model.output_columns
 
     def canonical(self) -> dict[str, Any]:
         """Every value, as JSON has it; keys that release 0.2.0 does not know only where they are used."""
@@ -331,6 +298,10 @@ class Profile(Section):
             for key in keys:
                 if getattr(stated, key) == type(stated).model_fields[key].get_default():
                     del dumped[section][key]
+        for (section, entries), unsaid in _YOUNGER_ENTRY_KEYS.items():
+            for entry in dumped[section][entries]:
+                for key in [k for k, v in unsaid.items() if entry[k] == v]:
+                    del entry[key]
         for name, younger in (("source", self.source), ("align", self.align)):
             if younger == type(younger)():
                 del dumped[name]
@@ -353,17 +324,23 @@ class Profile(Section):
     def _consistent(self) -> Self:
         channels = self.channel_names
         _unique("channel", channels)
-        for choice in self.features.compute:
-            if choice.channel not in channels:
-                raise ValueError(f"features.compute names channel '{choice.channel}', which is not declared")
-            if self.channels[channels.index(choice.channel)].leaves_device == "never":
-                raise ValueError(f"channel '{choice.channel}' never leaves the device: no feature of it may")
+        for name in (name for choice in self.features.compute for name in choice.sources):
+            if name not in channels:
+                raise ValueError(f"features.compute names channel '{name}', which is not declared")
+            if self.channels[channels.index(name)].leaves_device == "never":
+                raise ValueError(f"channel '{name}' never leaves the device: no feature of it may")
+        if self.features.calendar and CALENDAR in channels:
+            raise ValueError("a channel called calendar and features.calendar would have the same columns")
         _unique("feature", self.feature_names)
-        for where, names in (
-            ("filter.deadband", self.filter.deadband),
-            ("drift.features", self.drift.features),
+        _unique("output", (PRIMARY, *self.model.outputs))
+        _unique("column", self.row_columns)
+        self._outputs_known()
+        watchable = {s.name for s in self.feature_specs() if s.sources}
+        for where, names, known in (
+            ("filter.deadband", self.filter.deadband, {*self.row_columns, PRIMARY}),
+            ("drift.features", self.drift.features, {*watchable, PRIMARY}),
         ):
-            unknown = sorted(set(names) - {*self.feature_names, "score"})
+            unknown = sorted(set(names) - known)
             if unknown:
                 raise ValueError(f"{where} names unknown features {unknown}")
         if self.filter.delay_s and self.sampling.hop_s < SLOW_S:
@@ -378,6 +355,19 @@ class Profile(Section):
             if unmapped:
                 raise ValueError(f"{where} names unknown channels {unmapped}")
         return self
+
+    def _outputs_known(self) -> None:
+        if self.model.name == GENERIC and (self.features.also or self.model.outputs):
+            raise ValueError(
+                "features.also and model.outputs need a model of the profile's own: the generic one computes "
+                f"built-in kinds and one score only; write model.name = '{self.name}'"
+            )
+        for rule in self.decision.rules:
+            if rule.output not in (PRIMARY, *self.model.outputs):
+                known = ", ".join((PRIMARY, *self.model.outputs))
+                raise ValueError(
+                    f"rule {rule.action}: output '{rule.output}' is none of the model's: {known}"
+                )
 
 
 def _unique(what: str, names: tuple[str, ...]) -> None:

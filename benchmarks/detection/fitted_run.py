@@ -100,7 +100,7 @@ def _sensed(
         write_canonical(read, profile, {"": "d1"}, Path(folder))
         for given in CanonicalSource(Path(folder), profile, ["d1"]).windows():
             window = scorer.begin(given)
-            _, found = scorer.score(predictor, window.samples)
+            _, found = scorer.score(predictor, window)
             decision = decider.decide(window.end, found, out_of_range=scorer.out_of_range)
             # A window that ends in a gap belongs to the last row before it.
             row = max(int(np.searchsorted(us, to_us(window.end), side="right")) - 1, 0)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_producer.golden_vectors import read_golden
+from edge_producer.healthy_windows import KeptWindow
 from edge_producer.inference import OnnxPredictor
 from edge_producer.model_switch import ModelSwitch
 from edge_producer.updates.fault_trial import LEAST_WINDOWS, NO_EFFECTS
 from edge_producer.updates.slots import ModelSet, ModelSlots
-from edge_producer.window import Samples
 from schemas.manifest import ANY_FEATURESET
 
 
@@ -20,12 +20,12 @@ class FaultQuestion:
     """What a child needs to compare the new model with the one in force on superposed faults.
 
     Attributes:
-        windows: Healthy ones of the device, each of shape (W, C).
+        windows: Healthy ones of the device.
         active: Folder of the model in force.
         reference: The device's ``center`` and ``spread``, where that model is generic; else None.
     """
 
-    windows: Sequence[Samples]
+    windows: Sequence[KeptWindow]
     active: Path
     reference: Mapping[str, Sequence[float]] | None = None
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edge_producer.bundle import Bundle
 from edge_producer.inference import OnnxSession, feature_columns
 from edge_producer.window import Floats, Samples
+from schemas.calendar_features import CALENDAR, Calendar
 from schemas.fault_effects import FaultEffects
 from schemas.manifest import ANY_FEATURESET
 from schemas.profile import Profile
@@ -106,20 +107,36 @@ class TrialModel:
         manifest, names = bundle.manifest, profile.feature_names
         self._generic = manifest.featureset == ANY_FEATURESET
         self._extra: dict[str, NDArray[Any]] = {}
+        self._calendar = Calendar.of(profile.features)
         baselines = [manifest.baselines.get(name) for name in names]
         self.usual: Doubles = np.array([np.nan if b is None else b.mean for b in baselines])
         if self._generic and reference is not None:
             given = {name: np.array(reference[name], dtype=np.float32) for name in ("center", "spread")}
             self._extra = {"columns": feature_columns(profile), **given}
-            self.usual = given["center"].astype(np.float64)
-        part = score_part(bundle.model, len(names), manifest.version, also=self._extra)
+            self.usual[: len(given["center"])] = given["center"]
+        # No machine's level is at another time of day: the calendar stays as it is.
+        self.usual[len(names) - self._calendar.width :] = np.nan
+        self._width = len(names) - (self._calendar.width if self._generic else 0)
+        part = score_part(bundle.model, self._width, manifest.version, also=self._extra)
         self._whole = OnnxSession(bundle)
         self._part = OnnxSession(replace(bundle, model=part))
 
-    def features(self, windows: Samples) -> Doubles:
-        """Features of windows (n, W, C), shape (n, F)."""
-        rows = [self._whole.run(w[np.newaxis].astype(np.float32), self._extra)[0][0] for w in windows]
-        return np.array(rows, dtype=np.float64)
+    def features(self, windows: Samples, ends_us: NDArray[np.int64] | None = None) -> Doubles:
+        """Features of windows (n, W, C) that ended at these times (n,), shape (n, F).
+
+        Raises:
+            ValueError: The profile has a calendar, and there are no times.
+        """
+        if ends_us is None and self._calendar.width:
+            raise ValueError("the profile has calendar features: windows are tried with their event times")
+        calendar = self._calendar.rows(range(len(windows)) if ends_us is None else ends_us).astype(np.float32)
+        rows, reads = [], bool(self._calendar.width) and not self._generic
+        for number, window in enumerate(windows):
+            taken = {CALENDAR: calendar[number, np.newaxis]} if reads else {}
+            features, _ = self._whole.run(window[np.newaxis].astype(np.float32), {**self._extra, **taken})
+            rows.append(features[0])
+        found = np.array(rows, dtype=np.float64)
+        return np.hstack([found, calendar]) if self._generic else found
 
     def at_usual(self, features: Doubles, logged: NDArray[np.bool_]) -> Doubles:
         """Rows (n, F) moved so that their level is the usual one, by a factor where ``logged``."""
@@ -131,12 +148,18 @@ class TrialModel:
 
     def detects(self, rows: Floats, alarm: float) -> NDArray[np.bool_]:
         """Which rows (..., F) score at ``alarm`` or above; a row without a score is not detected."""
-        scores = self._part.score_rows(rows.reshape(-1, rows.shape[-1]), self._extra)
+        given = rows[..., : self._width].reshape(-1, self._width)
+        scores = self._part.score_rows(given, self._extra)
         return np.asarray(np.nan_to_num(scores, nan=-1.0) >= alarm).reshape(rows.shape[:-1])
 
 
 def compare_on_faults(
-    old: TrialModel, new: TrialModel, windows: Samples, effects: FaultEffects, alarm: float
+    old: TrialModel,
+    new: TrialModel,
+    windows: Samples,
+    effects: FaultEffects,
+    alarm: float,
+    ends_us: NDArray[np.int64] | None = None,
 ) -> FaultTrial:
     """What two models detect of faults that are superposed on the same windows.
 
@@ -146,12 +169,14 @@ def compare_on_faults(
         windows: Healthy ones of the device, shape (n, W, C).
         effects: The faults.
         alarm: Score from which a window counts as an alarm, of either model.
+        ends_us: Event times of the windows, microseconds since 1970, shape (n,); None: the profile has no
+            calendar.
 
     Raises:
         BundleError: A graph does not take these windows or rows.
     """
-    old_here, old_least = _detected(old, windows, effects, alarm)
-    new_here, new_least = _detected(new, windows, effects, alarm)
+    old_here, old_least = _detected(old, windows, ends_us, effects, alarm)
+    new_here, new_least = _detected(new, windows, ends_us, effects, alarm)
     before, after = (_recalls(found, effects) for found in (old_least, new_least))
     worst = max(before, key=lambda kind: before[kind] - after[kind])
     return FaultTrial(
@@ -170,10 +195,14 @@ def compare_on_faults(
 
 
 def _detected(
-    model: TrialModel, windows: Samples, effects: FaultEffects, alarm: float
+    model: TrialModel,
+    windows: Samples,
+    ends_us: NDArray[np.int64] | None,
+    effects: FaultEffects,
+    alarm: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which windows with which effects a model detects, shape (effects, n): as they are, and at the least."""
-    features = model.features(windows)
+    features = model.features(windows, ends_us)
     rows = features, model.at_usual(features, effects.logged)
     here, at_usual = (model.detects(effects.inject(given), alarm) for given in rows)
     return here, min((here, at_usual), key=lambda found: _mean(_recalls(found, effects)))

@@ -125,9 +125,8 @@ class ShadowComparison:
 
     @classmethod
     def start(cls, old: str, new: str, profile: Profile) -> ShadowComparison:
-        """A comparison without windows. The first rule of the profile defines an alarm."""
-        rules = profile.decision.rules
-        return cls(old, new, rules[0].enter if rules else 1.0, profile.sampling.hop_s)
+        """A comparison without windows. The first rule that reads the score defines an alarm."""
+        return cls(old, new, profile.decision.alarm, profile.sampling.hop_s)
 
     def add(
         self, old: float | None, new: float | None, new_took_s: float, old_took_s: float | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,13 @@ class NoModel:
 
     def __init__(self, profile: Profile) -> None:
         self.featureset = profile.featureset
-        self._nothing = np.full(len(profile.feature_names), np.nan, dtype=np.float32)
+        self._nothing = np.full(len(profile.row_columns), np.nan, dtype=np.float32)
 
-    def score(self, device_id: str, samples: Samples) -> tuple[Floats, float | None]:
+    def score(
+        self, device_id: str, samples: Samples, at: datetime | None = None
+    ) -> tuple[Floats, float | None]:
         """No score."""
-        del device_id, samples
+        del device_id, samples, at
         return self._nothing, None
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:

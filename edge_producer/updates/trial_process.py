@@ -26,6 +26,7 @@ from edge_producer.inference import OnnxPredictor
 from edge_producer.updates.fault_trial import NO_EFFECTS, FaultTrial, TrialModel, compare_on_faults
 from edge_producer.window import Samples
 from schemas.errors import BundleError
+from schemas.instants import from_us
 from schemas.profile import Profile
 from schemas.score_range import usable_score
 
@@ -76,7 +77,8 @@ def _faults(bundle: Bundle, profile: Profile, request: Mapping[str, Any], window
     try:
         old = TrialModel(open_bundle(Path(request["active"])), profile, request["reference"])
         new = TrialModel(bundle, profile, None)
-        return compare_on_faults(old, new, windows, effects, profile.decision.alarm)
+        ends = np.array(request["ends_us"], dtype=np.int64)
+        return compare_on_faults(old, new, windows, effects, profile.decision.alarm, ends)
     except BundleError as exc:
         return FaultTrial(not_tried=str(exc)[:300])
 
@@ -84,7 +86,7 @@ def _faults(bundle: Bundle, profile: Profile, request: Mapping[str, Any], window
 def _answer(predictor: OnnxPredictor, request: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
     begun = time.perf_counter()
     try:
-        _, score = predictor.score(request["device"], samples)
+        _, score = predictor.score(request["device"], samples, from_us(request["ends_us"][0]))
     except BundleError:
         score = None
     usable = usable_score(score)

@@ -24,7 +24,8 @@ from edge_producer.model_switch import ScoredWindow
 from edge_producer.updates.fault_question import FaultQuestion
 from edge_producer.updates.fault_trial import FaultTrial
 from edge_producer.updates.shadow_comparison import ShadowComparison
-from edge_producer.window import Samples, Window
+from edge_producer.window import Window
+from schemas.instants import to_us
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -99,18 +100,20 @@ class TrialChild:
         """Send a device's answers to its feed, and wake it when the child is ready or dead."""
         self._feeds[feed.device_id] = feed
 
-    def offer(self, device_id: str, number: int, samples: Samples) -> bool:
+    def offer(self, device_id: str, number: int, window: Window) -> bool:
         """Have a window scored; False where too many wait or the child is dead. Never blocks."""
         if self._queue.qsize() >= QUEUED or self.dead:
             return False
-        head = {"device": device_id, "no": number, "shape": samples.shape}
+        samples = window.samples
+        head = {"device": device_id, "no": number, "shape": samples.shape, "ends_us": [to_us(window.end)]}
         self._queue.put((json.dumps(head).encode() + b"\n", samples.astype("<f4", copy=False).tobytes()))
         return True
 
     def ask(self, device_id: str, question: FaultQuestion) -> None:
         """Have faults superposed on a device's windows; the answer goes to its feed. Never blocks."""
-        windows = np.stack(question.windows).astype("<f4")
-        head = {"device": device_id, "shape": windows.shape, "active": str(question.active)}
+        windows = np.stack([kept.samples for kept in question.windows]).astype("<f4")
+        ends = [kept.end_us for kept in question.windows]
+        head = {"device": device_id, "shape": windows.shape, "active": str(question.active), "ends_us": ends}
         line = json.dumps({**head, "reference": question.reference})
         self._queue.put((line.encode() + b"\n", windows.tobytes()))
 
@@ -266,7 +269,7 @@ class TrialFeed:
         if not self._waiting:
             self._last_s = self._monotonic()
         self._waiting[self.offered] = outcome.score, outcome.took_s
-        if not self.child.offer(self.device_id, self.offered, window.samples):
+        if not self.child.offer(self.device_id, self.offered, window):
             del self._waiting[self.offered]
             self.dropped += 1
 

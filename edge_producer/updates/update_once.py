@@ -91,7 +91,7 @@ def _pump(switch: ModelSwitch, window: Window) -> None:
 
 def _score(model: Predictor, window: Window) -> float | None:
     try:
-        _, score = model.score(window.device_id, window.samples)
+        _, score = model.score(window.device_id, window.samples, window.end)
     except BundleError:
         return None
     return score

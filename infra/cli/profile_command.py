@@ -59,12 +59,24 @@ def check(profile: str, as_json: AsJson = False) -> None:
     """Check a profile; if it is invalid, exit code 1 and every field in question."""
     from schemas.profile_file import find_profile
 
-    found = _described(find_profile(profile), profile)
+    stated = find_profile(profile)
+    found, lacks = _described(stated, profile), packages_lacking(stated)
     if as_json:
-        show_json({"ok": True, **found})
+        show_json({"ok": True, **found, "lacks": lacks})
     else:
         channels, features = count(found["channels"], "channel"), count(found["features"], "feature")
         show_text(f"{found['name']} is valid: {channels}, {features}")
+        for text in lacks:
+            show_text(f"lacks here: {text}")
+
+
+def packages_lacking(profile: Profile) -> list[str]:
+    """What a profile names of packages and this machine lacks, each with what to install."""
+    if not (profile.features.also or profile.gates.also):
+        return []
+    from model_service import feature_kind, user_gates  # heavy
+
+    return [*feature_kind.lacking(profile.feature_specs()), *user_gates.lacking(profile.gates.also)]
 
 
 def profile_named(lake_root: Path, text: str) -> Profile:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from schemas.decision_policy import DecisionRule
 from schemas.errors import ProfileError
+from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 from schemas.profile_file import parse_profile
 
@@ -30,8 +32,9 @@ def fitted_text(
     """
     before = parse_profile(text, "the profile")
     rules = before.decision.rules
-    enters = [enter, *(max(enter, r.enter) for r in rules[1:])]
-    leaves = [leave, *(r.leave for r in rules[1:])]
+    mildest = next(iter(before.decision.score_rules), None)
+    enters = [_begins(r, mildest, enter) for r in rules]
+    leaves = [leave if r is mildest else r.leave for r in rules]
     budget = f"alarms_per_device_day = {alarms_per_device_day!r}"
     lines, section, rule, named, stated = [], "", -1, False, False
     for line in text.splitlines():
@@ -58,9 +61,17 @@ def fitted_text(
         lines += ["", "[training]", budget]
     made = "\n".join(lines) + "\n" + ("" if rules else _INSPECT.format(enter=enter, leave=leave))
     after = parse_profile(made, "the fitted profile")
-    if after.model.family != family or after.decision.rules[0].enter != enter:
+    moved = after.decision.alarm == enter or (rules and mildest is None)
+    if after.model.family != family or not moved:
         raise ProfileError("the profile's [model] and [decision] cannot be changed: write a key on each line")
     return made, after
+
+
+def _begins(rule: DecisionRule, mildest: DecisionRule | None, enter: float) -> float:
+    """Where a rule begins after the fit; one that reads another output than the score stays as it is."""
+    if rule.output != PRIMARY:
+        return rule.enter
+    return enter if rule is mildest else max(enter, rule.enter)
 
 
 def in_family(profile: Profile, family: str, alarms_per_device_day: float) -> Profile:

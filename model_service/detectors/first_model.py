@@ -19,9 +19,9 @@ from model_service.detectors.history import FeatureHistory
 from model_service.detectors.synthetic_windows import synthetic_windows
 from model_service.detectors.user_trainer import detector_kinds
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.factory_models import LOGGED_KINDS, learnt_bundle
+from model_service.models.factory_models import learnt_bundle
 from model_service.models.fault_bank import BankFile, FaultBank, parse_bank
-from model_service.models.features import compute
+from model_service.models.features import logged_features, profile_features
 from schemas.errors import DatasetError
 from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
@@ -214,9 +214,7 @@ def fit_history(
 
 def feature_history(profile: Profile, devices: Sequence[DeviceWindows]) -> FeatureHistory:
     """Features of a history as a device computes them; NaN where a channel has too few samples."""
-    rows = [
-        compute(_usable(d.samples, profile), profile.feature_specs(), profile.channel_names) for d in devices
-    ]
+    rows = [profile_features(profile, _usable(d.samples, profile), d.end_us) for d in devices]
     numbers = [np.full(len(d.samples), at, dtype=np.int64) for at, d in enumerate(devices)]
     return FeatureHistory(
         np.concatenate(rows),
@@ -228,18 +226,13 @@ def feature_history(profile: Profile, devices: Sequence[DeviceWindows]) -> Featu
 
 def alarm_rule(profile: Profile, alarms_per_device_day: float) -> AlarmRule:
     """The budget under the profile's mildest rule."""
-    rules = profile.decision.rules
+    rules = profile.decision.score_rules
     return AlarmRule(
         alarms_per_device_day,
         profile.sampling.hop_s,
         rules[0].after_windows if rules else 1,
         profile.decision.refractory_windows,
     )
-
-
-def logged_features(profile: Profile) -> Flags:
-    """Which features are taken as logarithms, shape (F,)."""
-    return np.array([s.kind in LOGGED_KINDS for s in profile.feature_specs()])
 
 
 def _usable(samples: NDArray[np.floating], profile: Profile) -> Array:

@@ -14,13 +14,14 @@ import pyarrow as pa
 from feature_store.labels import is_healthy
 from model_service.detectors.choosing import DetectorChoice, choose
 from model_service.detectors.detector import AnomalyDetector
-from model_service.detectors.first_model import SCRIPT, alarm_rule, logged_features, stretches
+from model_service.detectors.first_model import SCRIPT, alarm_rule, stretches
 from model_service.detectors.history import FeatureHistory
 from model_service.detectors.synthetic_windows import synthetic_windows
 from model_service.detectors.user_trainer import detector_kinds
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import learnt_bundle
 from model_service.models.fault_bank import FaultBank
+from model_service.models.features import logged_features
 from model_service.models.rounding import rounded_number
 from model_service.models.training_rows import feature_matrix, part_of, sorted_rows
 from schemas.manifest import Lineage, TrainingFacts
@@ -97,7 +98,7 @@ def budget_of(profile: Profile) -> float:
 
 def enter_of(profile: Profile) -> float:
     """Score from which the profile's mildest rule acts."""
-    rules = profile.decision.rules
+    rules = profile.decision.score_rules
     return min(max(rules[0].enter, LEAST_ENTER), 1 - LEAST_ENTER) if rules else DEFAULT_ENTER
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.generic_faults import GENERIC_FAULTS, ChannelScale, FaultSubject
-from model_service.models.factory_models import LOGGED_KINDS
 from model_service.models.fault_bank import GENERIC, BankFile
-from model_service.models.features import compute
+from model_service.models.features import logged_features, profile_features
 from model_service.models.mahalanobis import SMALLEST
 from model_service.models.rounding import rounded
+from schemas.calendar_features import golden_ends
 from schemas.errors import DatasetError
 from schemas.profile import Profile
 
@@ -43,13 +43,12 @@ def generic_bank(profile: Profile, windows: Windows, seed: int) -> BankFile:
     Raises:
         DatasetError: Too few complete windows.
     """
-    specs, names = profile.feature_specs(), profile.channel_names
     members = _members(windows)
-    logged = np.array([s.kind in LOGGED_KINDS for s in specs])
-    healthy = compute(members[0], specs, names)
+    logged, ends = logged_features(profile), golden_ends(len(members[0]))
+    healthy = profile_features(profile, members[0], ends)
     effects: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {}
     for kind, size, faulty in _injected(profile, windows, *members, seed):
-        effect = _effect(healthy, compute(faulty, specs, names), logged)
+        effect = _effect(healthy, profile_features(profile, faulty, ends), logged)
         effects.setdefault(kind, {})[str(size)] = tuple(tuple(row) for row in effect.tolist())
     return BankFile(
         profile=profile.name,
@@ -75,7 +74,8 @@ def _injected(
     profile: Profile, windows: Windows, chosen: Windows, others: Windows, seed: int
 ) -> Iterator[tuple[str, float, Windows]]:
     channels = profile.channels
-    used = [at for at, c in enumerate(channels) if any(s.channel == c.name for s in profile.feature_specs())]
+    sources = {name for spec in profile.feature_specs() for name in spec.sources}
+    used = [at for at, c in enumerate(channels) if c.name in sources]
     rng = np.random.default_rng([seed, 2])
     noise = rng.standard_normal(chosen.shape[:2])
     signs = rng.choice((-1.0, 1.0), (len(channels), len(channels)))

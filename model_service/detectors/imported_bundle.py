@@ -15,16 +15,21 @@ from model_service.detectors.history import FeatureHistory
 from model_service.detectors.imported_score import ImportedScore
 from model_service.detectors.synthetic_windows import synthetic_windows
 from model_service.models.bundle_files import BundleFiles, build_bundle
-from model_service.models.factory_models import TOLERANCE, anomaly_graph, baseline_of, quantile_edges
-from model_service.models.golden import Golden
+from model_service.models.factory_models import TOLERANCE, anomaly_graph, baseline_of, feature_edges
+from model_service.models.features import Ends
 from model_service.models.graph import OPSET
 from model_service.models.imported_graph import ImportedGraph, imported_graph
-from model_service.models.rounding import rounded_or_nan
+from model_service.models.learnt_model import score_names
+from model_service.models.profile_golden import check_kinds, golden_of
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_check import STRETCHES, check_scores
+from schemas.calendar_features import CALENDAR, Calendar, golden_ends
 from schemas.errors import BundleError, DatasetError
 from schemas.manifest import Baseline, Calibration, Input, Lineage, Manifest, TrainingFacts
 from schemas.profile import Profile
+
+Array = NDArray[np.float64]
+Windows = NDArray[np.floating]
 
 SCRIPT = "model_service/detectors/imported_bundle.py"
 IMPORTED, IMPORTED_WINDOW = "imported", "imported_window"
@@ -63,20 +68,36 @@ def check_import(data: bytes, profile: Profile, output: str, seed: int = 0) -> I
     graph = imported_graph(data, profile, output)
     windows = synthetic_windows(profile, seed)
     stretched = np.concatenate([windows * np.float32(s) for s in STRETCHES])
+    ends = np.tile(golden_ends(len(windows)), len(STRETCHES))
     score, again = ImportedScore(graph, profile), ImportedScore(graph, profile)
-    once = score.of_windows(stretched)
-    alone = np.concatenate([again.of_windows(w[np.newaxis]) for w in stretched])
+    once = score.all_of_windows(stretched, ends)
+    alone = np.concatenate(
+        [again.all_of_windows(w[np.newaxis], e) for w, e in zip(stretched, ends[:, None], strict=True)]
+    )
     if not np.allclose(once, alone, rtol=0, atol=SAME, equal_nan=True):
         raise BundleError(
             "it gives a window another score the second time, or alone: it must not depend on what came "
             "before, on chance, or on the other windows of a batch"
         )
     ours = OrtGraph(anomaly_graph(profile, score), "of the bundle")
-    got = np.concatenate([ours.run(("score",), {"window": w[np.newaxis]})[0] for w in stretched])
+    got = graph_scores(ours, profile, stretched, ends)
     if not np.allclose(got, once, rtol=0, atol=TOLERANCE.absolute, equal_nan=True):
         off = float(np.nanmax(np.abs(got - once)))
         raise BundleError(f"behind our features it scores otherwise, by up to {off:.3g}: use float32")
     return graph
+
+
+def graph_scores(graph: OrtGraph, profile: Profile, windows: Windows, ends_us: Ends) -> Array:
+    """Score and further outputs that a profile's graph gives for windows (n, W, C), shape (n, 1 + O)."""
+    calendar = Calendar.of(profile.features)
+    rows = calendar.rows(ends_us).astype(np.float32)
+    found = []
+    for number, window in enumerate(np.asarray(windows, dtype=np.float32)):
+        feed = {"window": window[np.newaxis]}
+        if calendar.width:
+            feed[CALENDAR] = rows[number, np.newaxis]
+        found.append([float(scores[0]) for scores in graph.run(score_names(profile), feed)])
+    return np.array(found, dtype=np.float64)
 
 
 def build_imported(
@@ -109,8 +130,9 @@ def build_imported(
         )
     score, specs = ImportedScore(given.graph, profile), profile.feature_specs()
     windows = synthetic_windows(profile, seed)
-    expected = score.features(windows), score.of_windows(windows)
-    golden = Golden(windows, rounded_or_nan(expected[0]), rounded_or_nan(expected[1]))
+    ends = golden_ends(len(windows))
+    features, every = score.features(windows, ends), score.all_of_windows(windows, ends)
+    golden = golden_of(profile, windows, features, every[:, 0], every[:, 1:])
     healthy = stretches(history)
     baselines = {s.name: baseline_of(healthy, at) for at, s in enumerate(specs)}
     manifest = Manifest(
@@ -123,16 +145,19 @@ def build_imported(
         features=profile.feature_names,
         opset=OPSET,
         calibration=NO_CALIBRATION,
-        bin_edges=quantile_edges(np.concatenate([s for d in healthy for s in d]), profile.feature_names),
+        bin_edges=feature_edges(profile, np.concatenate([s for d in healthy for s in d])),
         baselines={**baselines, "score": _score_baseline(score, healthy, given.windows)},
         training=_facts(history, seed),
         detector=IMPORTED_WINDOW if score.reads_window else IMPORTED,
+        outputs=profile.model.outputs,
+        calendar=profile.features.calendar,
+        time_zone=profile.calendar_zone,
         lineage=lineage,
         tolerance=TOLERANCE,
         files={},
     )
     graph = anomaly_graph(profile, score)
-    return check_scores(build_bundle(manifest, graph, golden.to_arrow(), major))
+    return check_kinds(check_scores(build_bundle(manifest, graph, golden.to_arrow(), major)), profile)
 
 
 def _score_baseline(
@@ -140,7 +165,8 @@ def _score_baseline(
 ) -> Baseline:
     if not score.reads_window:
         return baseline_of([[score.of_features(s)[:, np.newaxis] for s in d] for d in healthy], 0)
-    found = score.of_windows(windows)
+    # Their times are not kept; a graph that reads raw windows knows no calendar.
+    found = score.of_windows(windows, golden_ends(len(windows)))
     return baseline_of([[found[np.isfinite(found)][:, np.newaxis]]], 0)
 
 

@@ -15,7 +15,6 @@ from model_service.detectors.first_model import (
     JudgedHistory,
     alarm_rule,
     feature_history,
-    logged_features,
 )
 from model_service.detectors.generic_bank import generic_bank
 from model_service.detectors.import_store import put_import
@@ -24,6 +23,7 @@ from model_service.detectors.imported_score import ImportedScore
 from model_service.detectors.suspects import suspects
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import BankFile
+from model_service.models.features import logged_features
 from model_service.models.imported_graph import ImportedGraph
 from model_service.models.rounding import rounded_number
 from schemas.errors import DatasetError
@@ -85,7 +85,8 @@ def fit_import(
         raise DatasetError("the history has no healthy window to fit to, or none to test on")
     # What looks like a fault that nobody labelled must not lift the threshold over all faults to come.
     train[train] = ~suspects(history.features[train], logged_features(profile))
-    score = ImportedScore(graph, profile).of_windows(samples)
+    end_us = np.concatenate([d.end_us for d in devices])
+    score = ImportedScore(graph, profile).of_windows(samples, end_us)
     rule = alarm_rule(profile, budget)
     threshold = threshold_for(history.by_device(score, train), rule)
     enter = min(threshold.distance, (float(np.nanmax(score[train])) + 1) / 2, HIGHEST)
@@ -104,7 +105,7 @@ def fit_import(
         JudgedHistory(
             tuple(d.device for d in devices),
             history.device,
-            np.concatenate([d.end_us for d in devices]),
+            end_us,
             score,
             alarm,
             ~early,

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.models.features import compute
-from model_service.models.graph import GraphWriter, nan_where_missing
+from model_service.models.features import Ends, profile_features
+from model_service.models.graph import GraphWriter, write_output
 from model_service.models.imported_graph import ImportedGraph
 from schemas.errors import BundleError
 from schemas.profile import Profile
@@ -39,15 +39,19 @@ class ImportedScore:
         """Whether it needs raw samples: rows of the lake cannot be scored."""
         return self._graph.reads == "window"
 
-    def of_windows(self, windows: Windows) -> Array:
-        """Score of each of (n, W, C); NaN where there is none.
+    def of_windows(self, windows: Windows, ends_us: Ends) -> Array:
+        """Score of each of (n, W, C) that ended at these times; NaN where there is none.
 
         Raises:
             BundleError: It leaves [0, 1], gives none where all is there, or has another shape.
         """
-        features = self.features(windows)
+        return self.all_of_windows(windows, ends_us)[:, 0]
+
+    def all_of_windows(self, windows: Windows, ends_us: Ends) -> Array:
+        """As ``of_windows``, shape (n, 1 + O): the score, then the further outputs."""
+        features = self.features(windows, ends_us)
         if not self.reads_window:
-            return self.of_features(features)
+            return self._of_rows(features)
         samples = np.asarray(windows, dtype=np.float32)
         finite = np.isfinite(samples)
         total = np.where(finite, samples, 0).sum(axis=1, keepdims=True)
@@ -60,26 +64,35 @@ class ImportedScore:
         Raises:
             BundleError: As ``of_windows``.
         """
-        return self._scored(np.where(np.isfinite(features), features, 0.0), features)
+        return self._of_rows(features)[:, 0]
 
-    def features(self, windows: Windows) -> Array:
+    def further(self, features: Array) -> Array:
+        """Further outputs of each row of (n, F), shape (n, O), for a graph that reads features."""
+        return self._of_rows(features)[:, 1:]
+
+    def features(self, windows: Windows, ends_us: Ends) -> Array:
         """Features of each window, shape (n, F)."""
-        return compute(windows, self._profile.feature_specs(), self._profile.channel_names)
+        return profile_features(self._profile, windows, ends_us)
 
     def write(self, writer: GraphWriter, features: str) -> str:
         """Adds it to a graph whose input is ``window``: (B, F) features to (B,) score."""
+        return self.write_all(writer, features)[0]
+
+    def write_all(self, writer: GraphWriter, features: str) -> tuple[str, ...]:
+        """As ``write``; behind the score come the further outputs."""
         given = self._write_filled(writer) if self.reads_window else features
-        raw = self._graph.write(writer, given)
-        clipped = writer.op("Clip", raw, writer.floats(0.0), writer.floats(1.0))
-        none = writer.op("IsNaN", raw)
-        score = writer.op("Where", none, writer.floats(math.nan), clipped)
-        return nan_where_missing(writer, features, score)
+        return tuple(write_output(writer, raw, features) for raw in self._graph.write_all(writer, given))
+
+    def _of_rows(self, features: Array) -> Array:
+        return self._scored(np.where(np.isfinite(features), features, 0.0), features)
 
     def _scored(self, given: Windows, features: Array) -> Array:
-        score, complete = np.full(len(given), math.nan), np.isfinite(features).all(axis=1)
+        complete = np.isfinite(features).all(axis=1)
+        every = np.full((len(given), 1 + len(self._graph.further)), math.nan)
         if not complete.any():
-            return score
-        found = self._runner.run(given[complete])
+            return every
+        all_found = self._runner.run_all(given[complete])
+        found = all_found[:, 0]
         if not np.isfinite(found).all():
             raise BundleError("it gives no number for a window that lacks nothing: make it give one")
         worst = float(np.maximum(found - 1.0, -found).max())
@@ -87,8 +100,8 @@ class ImportedScore:
             raise BundleError(
                 f"it gives scores from {found.min():.4g} to {found.max():.4g}: {WHAT_A_SCORE_IS}"
             )
-        score[complete] = np.clip(found, 0.0, 1.0)
-        return score
+        every[complete] = np.clip(all_found, 0.0, 1.0)
+        return every
 
     @staticmethod
     def _write_filled(writer: GraphWriter) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.detectors.first_model import DeviceWindows, feature_history, logged_features
+from model_service.detectors.first_model import DeviceWindows, feature_history
 from model_service.models.fault_bank import LABELLED, BankFile
+from model_service.models.features import logged_features
 from model_service.models.mahalanobis import SMALLEST
 from model_service.models.rounding import rounded
 from schemas.errors import DatasetError
@@ -44,11 +45,14 @@ def labelled_bank(
         DatasetError: No labelled window has healthy ones before it.
     """
     history, logged = feature_history(profile, devices), logged_features(profile)
+    # A fault that came at night moved no clock.
+    measured = np.array([bool(s.sources) for s in profile.feature_specs()])
     x = np.where(logged, np.log(np.maximum(history.features, SMALLEST)), history.features)
     effects = {}
     for label, marks in sorted(labels.items()):
         found = _effects(x, np.concatenate(marks), history.healthy, history.device)
         if len(found):
+            found = np.where(measured, found, 0.0)
             at = np.linspace(0, len(found) - 1, min(MEMBERS, len(found))).astype(int)
             effects[label] = {SEVERITY: tuple(tuple(row) for row in rounded(found[at], digits=4).tolist())}
     if not effects:

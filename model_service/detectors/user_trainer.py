@@ -22,8 +22,9 @@ from model_service.detectors.kinds import KINDS
 from model_service.detectors.scaling import OnScaling, Scaling, calibration_of
 from model_service.detectors.trainer_child import LENGTH, request_of, write_message
 from model_service.detectors.trainer_interface import GROUP, TrainerInput
-from model_service.models.graph import GraphWriter, nan_where_missing
+from model_service.models.graph import GraphWriter, nan_where_missing, write_output
 from model_service.models.imported_graph import ImportedGraph, ImportedRunner, imported_graph
+from model_service.models.learnt_model import with_outputs
 from model_service.models.mahalanobis import calibrated, write_calibration
 from schemas.errors import BundleError, DatasetError
 from schemas.manifest import Calibration, Manifest
@@ -115,11 +116,18 @@ class TrainedGraph(OnScaling):
 
     def distance(self, features: Array) -> Array:
         """What the graph says of each row of (n, F); NaN where a feature is missing."""
+        return np.asarray(np.maximum(self._run(features)[:, 0], 0.0))
+
+    def further(self, features: Array) -> Array:
+        """Further outputs of each row of (n, F), shape (n, O); NaN where a feature is missing."""
+        return self._run(features)[:, 1:]
+
+    def _run(self, features: Array) -> Array:
         complete = np.isfinite(features).all(axis=1)
-        found = np.full(len(features), np.nan)
+        found = np.full((len(features), 1 + len(self.graph.further)), np.nan)
         if complete.any():
-            found[complete] = self._runner.run(features[complete])
-        return np.asarray(np.maximum(found, 0.0))
+            found[complete] = self._runner.run_all(features[complete])
+        return found
 
     def score(self, features: Array) -> Array:
         """See ``AnomalyDetector.score``."""
@@ -139,9 +147,15 @@ class TrainedGraph(OnScaling):
 
     def write(self, writer: GraphWriter, features: str) -> str:
         """See ``AnomalyDetector.write``."""
-        distance = writer.op("Max", self.graph.write(writer, features), writer.floats(0.0))
+        return self.write_all(writer, features)[0]
+
+    def write_all(self, writer: GraphWriter, features: str) -> tuple[str, ...]:
+        """See ``GivesOutputs.write_all``."""
+        raw, *further = self.graph.write_all(writer, features)
+        distance = writer.op("Max", raw, writer.floats(0.0))
         score = write_calibration(writer, distance, self.calibration)
-        return nan_where_missing(writer, features, score)
+        outputs = (write_output(writer, name, features) for name in further)
+        return (nan_where_missing(writer, features, score), *outputs)
 
 
 def trainer_names() -> list[str]:
@@ -158,10 +172,12 @@ def detector_kinds(profile: Profile, seed: int) -> Iterator[tuple[DetectorKind, 
         seed: Given to the trainer.
 
     Raises:
-        DatasetError: The trainer is not installed here.
+        DatasetError: The trainer is not installed here, or there is none, and the profile names outputs.
     """
     name = profile.training.trainer
     if not name:
+        if profile.model.outputs:
+            with_outputs(None, profile)
         yield KINDS
         return
     if name not in (known := trainer_names()):
@@ -195,7 +211,8 @@ def _kind(name: str, process: TrainerProcess, profile: Profile, seed: int) -> De
 def _calibrated(graph: ImportedGraph, features: Array, logged: Flags) -> TrainedGraph:
     if graph.reads != "features":
         raise BundleError("it reads raw windows: a trainer's graph must read features")
-    given = graph.runner().run(features)
+    every = graph.runner().run_all(features)
+    given = every[:, 0]
     if not np.isfinite(given).all() or given.min() < 0:
         raise BundleError("it must give each window a distance of 0 or more, larger where less healthy")
     raw = TrainedGraph(graph, Scaling.moments(features, logged), Calibration(middle=1.0, slope=1.0))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate
 from model_service.detectors.kinds import detector_of
-from model_service.gates import first_model_gates, imported_gates
+from model_service.gates import first_model_gates, imported_gates, output_gates, user_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.holdout import Holdout, PairedScores, Score, holdout_of
@@ -21,7 +18,8 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.models.classifier import train_classifier
 from model_service.models.fault_bank import GENERIC
-from model_service.models.golden import golden_windows
+from model_service.models.golden import Feed, golden_feeds
+from model_service.models.learnt_model import ScoresRows, with_outputs
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
 from model_service.models.training_rows import part_of, training_part
@@ -37,7 +35,6 @@ DEFAULT_ENTER = 0.5
 def evaluate(inputs: GateInputs) -> tuple[GateVerdict, ...]:
     """Verdicts in order. A model that may not be loaded, or kills a process that runs it, is not run here."""
     gates, manifest = inputs.profile.gates, inputs.candidate.manifest
-    window = _window(inputs.candidate if inputs.first else inputs.champion)
     static = (
         judge_operators(inputs.candidate, gates),
         judge_size(inputs.candidate, gates),
@@ -46,15 +43,19 @@ def evaluate(inputs: GateInputs) -> tuple[GateVerdict, ...]:
     )
     if not all(v.passed for v in static):
         return static
-    memory = judge_memory(inputs.candidate, window, gates)
+    feed = _feed(inputs)
+    memory = judge_memory(inputs.candidate, feed, gates)
     if not memory.passed:
         return (*static, memory)
     try:
         if inputs.imported is not None:
-            return (*static, memory, *imported_gates.judge_imported(inputs, inputs.imported, window))
-        return (*static, memory, *_judge_running(inputs, window))
+            loaded = imported_gates.judge_imported(inputs, inputs.imported, feed)
+        else:
+            loaded = _judge_running(inputs, feed)
     except BundleError as exc:
         return (*static, memory, not_shown("artifact", str(exc)))
+    verdicts = (*static, memory, *loaded)
+    return (*verdicts, *user_gates.judge_also(inputs, {v.gate for v in verdicts}))
 
 
 def refusal(verdicts: tuple[GateVerdict, ...]) -> str:
@@ -62,26 +63,33 @@ def refusal(verdicts: tuple[GateVerdict, ...]) -> str:
     return "; ".join(f"{v.gate}: {v.text}" for v in verdicts if not v.passed)
 
 
-def _judge_running(inputs: GateInputs, window: NDArray[np.float32]) -> tuple[GateVerdict, ...]:
+def _judge_running(inputs: GateInputs, feed: Feed) -> tuple[GateVerdict, ...]:
     """Gates that run the graph in this process."""
     gates, names = inputs.profile.gates, inputs.profile.feature_names
     # A first model replaces the generic one, whose score is no function of a window alone.
     beside = inputs.candidate if inputs.first else inputs.champion
     bundles = inputs.candidate, beside
     candidate, champion = (OrtGraph(b.model, b.manifest.version) for b in bundles)
-    latency = judge_latency(candidate, champion, window, gates)
-    new, old = (ScoreStage(b.model, len(names), b.manifest.version).score for b in bundles)
+    latency = judge_latency(candidate, champion, feed, gates)
+    stages = [ScoreStage(b.model, len(names), b.manifest.version, b.manifest.output_columns) for b in bundles]
+    new, old = (stage.score for stage in stages)
     holdout = holdout_of(part_of(inputs.rows, "holdout"), names, inputs.cohorts)
     kept = judge_score_range(inputs.candidate, new, holdout, inputs.bank)
     rebuild, reference = _rebuild(inputs)
     if reference is None:
         return (latency, kept, rebuild)
+    further = with_outputs(reference, inputs.profile).further if inputs.profile.model.outputs else None
     return (
         latency,
         kept,
         rebuild,
-        judge_parity(new, reference, holdout, inputs.bank, gates.parity),
-        judge_golden(inputs.candidate, beside, reference, inputs.profile),
+        judge_parity(new, reference.score, holdout, inputs.bank, gates.parity),
+        judge_golden(inputs.candidate, beside, reference.score, inputs.profile, further),
+        *(
+            ()
+            if further is None
+            else output_gates.judge_outputs(inputs.profile, stages[0].further, further, holdout, inputs.bank)
+        ),
         *(_judge_first(inputs, new) if inputs.first else _judge_scores(inputs, new, old, holdout)),
     )
 
@@ -100,7 +108,7 @@ def _judge_first(inputs: GateInputs, score: Score) -> tuple[GateVerdict, ...]:
 
 def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) -> tuple[GateVerdict, ...]:
     """Gates that compare the scores of candidate and champion."""
-    gates, rules = inputs.profile.gates, inputs.profile.decision.rules
+    gates, rules = inputs.profile.gates, inputs.profile.decision.score_rules
     paired = PairedScores(new, old, holdout, inputs.bank, rules[0].enter if rules else DEFAULT_ENTER)
     # Faults that any sensor can have look like any change: they have no signature to find in a shift, and no
     # detector finds the smallest of them. So they show what is still detected, and not what was learnt.
@@ -121,8 +129,8 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     return tuple(verdicts)
 
 
-def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, Score | None]:
-    """The candidate built again from the gate's own rows, and a scorer that does not use its graph."""
+def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, ScoresRows | None]:
+    """The candidate built again from the gate's own rows, and a model that does not use its graph."""
     manifest = inputs.candidate.manifest
     if manifest.lineage is None or manifest.training is None:
         return not_shown("rebuild", "the manifest does not record how it was trained"), None
@@ -130,15 +138,15 @@ def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, Score | None]:
         seed, major = manifest.training.seed, ModelVersion.parse(manifest.version).major
         if inputs.first:
             made = _first_again(inputs, manifest.lineage, seed, major)
-            return judge_rebuild(inputs.candidate, _for_devices(inputs, made.bundle)), made.detector.score
+            return judge_rebuild(inputs.candidate, _for_devices(inputs, made.bundle)), made.detector
         rebuilt = _built_again(inputs, manifest.lineage, seed, major)
         verdict = judge_rebuild(inputs.candidate, _for_devices(inputs, rebuilt))
         if manifest.kind == "classifier":
             chosen = training_part(inputs.rows, inputs.profile)
-            return verdict, train_classifier(chosen.rows, chosen.labels, seed).score
+            return verdict, train_classifier(chosen.rows, chosen.labels, seed)
     except DatasetError as exc:
         return not_shown("rebuild", f"cannot be built again: {exc}"), None
-    return verdict, detector_of(manifest).score
+    return verdict, detector_of(manifest)
 
 
 def _for_devices(inputs: GateInputs, made: BundleFiles) -> BundleFiles:
@@ -157,6 +165,7 @@ def _first_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) ->
     return build_fitted_candidate(inputs.profile, inputs.rows, inputs.chosen_by, lineage, seed, major)
 
 
-def _window(champion: BundleFiles) -> NDArray[np.float32]:
-    """A window to measure with, shape (1, W, C)."""
-    return golden_windows(champion.golden)[:1]
+def _feed(inputs: GateInputs) -> Feed:
+    """Inputs of a window to measure with."""
+    measured = inputs.candidate if inputs.first else inputs.champion
+    return golden_feeds(measured.golden, measured.manifest)[0]

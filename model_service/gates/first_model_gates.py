@@ -13,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from model_service.detectors.choosing import LABELS, LEAST_LABELLED, bank_recall, plain_reference
-from model_service.detectors.first_model import alarm_rule, logged_features
+from model_service.detectors.first_model import alarm_rule
 from model_service.detectors.fitted_candidate import budget_of, enter_of, lake_history
 from model_service.gates.holdout import Score
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.fault_bank import FaultBank
+from model_service.models.features import logged_features
 from model_service.models.training_rows import part_of
 from schemas.profile import Profile
 

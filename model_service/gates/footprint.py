@@ -8,10 +8,10 @@ import sys
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
+from model_service.models.golden import Feed
 from model_service.models.graph import ML_DOMAIN, ML_OPSET
 from model_service.models.graph_parts import graphs_of, tensors_of
 from model_service.models.runtime import OrtGraph
@@ -61,18 +61,16 @@ def judge_size(candidate: BundleFiles, gates: GatePolicy) -> GateVerdict:
     )
 
 
-def judge_latency(
-    candidate: OrtGraph, champion: OrtGraph, window: NDArray[np.float32], gates: GatePolicy
-) -> GateVerdict:
+def judge_latency(candidate: OrtGraph, champion: OrtGraph, feed: Feed, gates: GatePolicy) -> GateVerdict:
     """Median time of one window, in ms and as a multiple of the champion's; the two are measured by turns.
 
     Args:
         candidate: From raw window to score, as is the champion.
         champion: Measured in the same loop, so that load on this machine slows both.
-        window: Shape (1, W, C).
+        feed: Inputs of one window.
         gates: Gives the bounds.
     """
-    times = np.array([[_timed(graph, window) for graph in (candidate, champion)] for _ in range(RUNS)])
+    times = np.array([[_timed(graph, feed) for graph in (candidate, champion)] for _ in range(RUNS)])
     new_ms, old_ms = np.median(times[WARMUP:], axis=0).tolist()
     ratio = new_ms / old_ms
     passed = new_ms <= gates.max_latency_ms and ratio <= gates.max_latency_ratio
@@ -84,12 +82,13 @@ def judge_latency(
     return GateVerdict(LATENCY, passed, new_ms, gates.max_latency_ms, detail=detail)
 
 
-def judge_memory(candidate: BundleFiles, window: NDArray[np.float32], gates: GatePolicy) -> GateVerdict:
+def judge_memory(candidate: BundleFiles, feed: Feed, gates: GatePolicy) -> GateVerdict:
     """Memory that loading and running adds to a fresh process with the runtime.
 
     A model that crashes or hangs does so in that process.
     """
-    command = [sys.executable, "-m", PROBE, *map(str, window.shape)]
+    inputs = [f"{name}:{'x'.join(map(str, given.shape))}" for name, given in feed.items()]
+    command = [sys.executable, "-m", PROBE, *inputs]
     try:
         done = subprocess.run(  # noqa: S603  (our own interpreter and module)
             command, input=candidate.model, capture_output=True, timeout=PROBE_S, check=False
@@ -110,9 +109,9 @@ def judge_memory(candidate: BundleFiles, window: NDArray[np.float32], gates: Gat
     )
 
 
-def _timed(graph: OrtGraph, window: NDArray[np.float32]) -> float:
+def _timed(graph: OrtGraph, feed: Feed) -> float:
     start = time.perf_counter()
-    graph.run(("features", "score"), {"window": window})
+    graph.run(("features", "score"), feed)
     return (time.perf_counter() - start) * 1e3
 
 

@@ -1,4 +1,4 @@
-"""``python -m model_service.gates.memory_probe 1 W C < model.onnx``: the memory that a model takes."""
+"""``python -m model_service.gates.memory_probe window:1xWxC < model.onnx``: the memory that a model takes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ WINDOWS = 20
 STATUS = Path("/proc/self/status")
 
 
-def main(shape: list[int]) -> None:
-    """Load the model from standard input, run it, and print how much memory that took."""
+def main(shapes: dict[str, tuple[int, ...]]) -> None:
+    """Load the model from standard input, run it, and print how much memory that took.
+
+    Args:
+        shapes: Of its inputs, by name.
+    """
     model = sys.stdin.buffer.read()
     before = kilobytes("VmRSS")
     graph = OrtGraph(model, "candidate")
     rng = np.random.default_rng(0)
     for _ in range(WINDOWS):
-        graph.run(("features", "score"), {"window": rng.uniform(-1, 1, shape).astype(np.float32)})
+        feed = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+        graph.run(("features", "score"), feed)
     sys.stdout.write(json.dumps({"added_mb": max(kilobytes("VmHWM") - before, 0) / 1024}) + "\n")
 
 
@@ -35,4 +40,5 @@ def kilobytes(field: str) -> int:
 
 
 if __name__ == "__main__":
-    main([int(n) for n in sys.argv[1:]])
+    stated = (text.split(":", 1) for text in sys.argv[1:])
+    main({name: tuple(int(n) for n in shape.split("x")) for name, shape in stated})

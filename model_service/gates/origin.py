@@ -28,6 +28,11 @@ def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateV
         ),
         "hardware": (manifest.hardware, profile.model.hardware),
         "runtime": (manifest.runtime, profile.model.runtime),
+        "outputs": (manifest.outputs, profile.model.outputs),
+        "calendar": (
+            (manifest.calendar, manifest.time_zone),
+            (profile.features.calendar, profile.calendar_zone),
+        ),
         "score edges": (manifest.bin_edges.get("score"), champion.bin_edges.get("score")),
     }
     return _judge(FIT, pairs, "made for this profile")

@@ -10,9 +10,10 @@ from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import TOLERANCE
 from model_service.models.fault_bank import FaultBank
-from model_service.models.features import compute
-from model_service.models.golden import golden_outputs, golden_windows
+from model_service.models.golden import golden_feeds, golden_outputs, golden_windows
+from model_service.models.profile_golden import golden_features
 from model_service.models.runtime import OrtGraph
+from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 
 Array = NDArray[np.float64]
@@ -44,19 +45,32 @@ def judge_parity(
 
 
 def judge_golden(
-    candidate: BundleFiles, champion: BundleFiles, reference: Score, profile: Profile
+    candidate: BundleFiles,
+    champion: BundleFiles,
+    reference: Score,
+    profile: Profile,
+    further: Score | None = None,
 ) -> GateVerdict:
     """Golden vectors and the whole graph give what numpy computes, on the golden windows of the family.
 
     The tolerance is the project's own: a manifest may not widen it for its graph.
+
+    Args:
+        candidate: Its bundle.
+        champion: Has the family's golden windows.
+        reference: Scores rows without the candidate's graph.
+        profile: Its features are computed here.
+        further: Gives rows' further outputs, shape (n, O), without the candidate's graph; None: there are
+            none.
     """
     windows = golden_windows(candidate.golden)
     if not np.array_equal(windows, golden_windows(champion.golden), equal_nan=True):
         return not_shown(GOLDEN, "its windows are not the family's golden windows", 1.0)
-    features = compute(windows, profile.feature_specs(), profile.channel_names)
+    features = golden_features(profile, windows)
     wanted = np.column_stack([features, reference(features)])
-    graph = OrtGraph(candidate.model, candidate.manifest.version)
-    computed = [_outputs(graph, window) for window in windows]
+    if further is not None:
+        wanted = np.column_stack([wanted, further(features)])
+    computed = graph_outputs(candidate)
     stated = golden_outputs(candidate.golden)
     pairs = zip([*computed, *stated], [*wanted, *wanted], strict=True)
     worst = max(_excess(got, want) for got, want in pairs)
@@ -74,10 +88,18 @@ def largest_difference(got: Array, want: Array) -> float:
     return float(np.nanmax(np.abs(got - want), initial=0.0))
 
 
-def _outputs(graph: OrtGraph, window: NDArray[np.float32]) -> Array:
-    """Features and score of one window, shape (F + 1,)."""
-    features, score = graph.run(("features", "score"), {"window": window[np.newaxis]})
-    return np.append(features[0], score[0]).astype(np.float64)
+def graph_outputs(candidate: BundleFiles) -> Array:
+    """Features, score and further outputs of the golden windows by the graph, shape (n, F + 1 + O)."""
+    manifest = candidate.manifest
+    graph, names = (
+        OrtGraph(candidate.model, manifest.version),
+        ("features", PRIMARY, *manifest.output_columns),
+    )
+    rows = []
+    for feed in golden_feeds(candidate.golden, manifest):
+        features, *scores = graph.run(names, feed)
+        rows.append(np.concatenate([features[0], *scores]))
+    return np.array(rows, dtype=np.float64)
 
 
 def _excess(got: Array, want: Array) -> float:

@@ -63,7 +63,7 @@ def judge_masked_channels(
     gains = {}
     for channel in optional:
         masked = rows.features.copy()
-        masked[:, [s.channel == channel for s in profile.feature_specs()]] = np.nan
+        masked[:, [channel in s.sources for s in profile.feature_specs()]] = np.nan
         scores = paired.candidate(masked)
         if not np.isfinite(scores).all():
             return not_shown(MASKED, f"has no score without {channel}, which it calls optional", max_gain)

@@ -16,10 +16,10 @@ from model_service.models.adapt import AdaptableModel, RegimeRows, adapt
 from model_service.models.bundle_files import BundleFiles, build_bundle
 from model_service.models.classifier import train_classifier
 from model_service.models.factory_models import anomaly_graph
-from model_service.models.features import compute
 from model_service.models.golden import Golden, golden_windows
 from model_service.models.mahalanobis import Mahalanobis
-from model_service.models.rounding import rounded, rounded_number, rounded_or_nan
+from model_service.models.profile_golden import check_kinds, profile_golden
+from model_service.models.rounding import rounded, rounded_number
 from model_service.models.score_check import check_scores
 from model_service.models.training_rows import TrainingRows, training_part
 from schemas.manifest import Baseline, Lineage, Manifest, TrainingFacts
@@ -71,14 +71,14 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
         script=SCRIPT, seed=seed, devices=chosen.rows.devices, windows=len(chosen.rows.features)
     )
     complete = manifest.model_copy(update={"training": training, "lineage": lineage, "files": {}})
-    return check_scores(build_bundle(complete, graph, golden.to_arrow(), major))
+    return check_kinds(check_scores(build_bundle(complete, graph, golden.to_arrow(), major)), profile)
 
 
 def moved_features(profile: Profile, names: Collection[str]) -> Flags:
     """Flags of the features, shape (F,), whose channel is among the names or has a feature among them."""
     specs = profile.feature_specs()
-    channels = {s.channel for s in specs if s.channel in names or s.name in names}
-    return np.array([s.channel in channels for s in specs])
+    channels = {channel for s in specs for channel in s.sources if channel in names or s.name in names}
+    return np.array([not channels.isdisjoint(s.sources) for s in specs])
 
 
 def _anomaly(
@@ -86,9 +86,7 @@ def _anomaly(
 ) -> tuple[Manifest, bytes, Golden]:
     old = champion.manifest
     model = adapt(before, chosen.rows, moved, old.baselines["score"].mean)
-    windows = golden_windows(champion.golden)
-    expected = compute(windows, profile.feature_specs(), profile.channel_names)
-    golden = Golden(windows, rounded_or_nan(expected), rounded_or_nan(model.score(expected)))
+    golden = profile_golden(profile, golden_windows(champion.golden), model)
     # What did not move keeps the champion's baselines and bin edges: its summaries stay comparable.
     baselines = {
         name: _baseline(old.baselines[name], before, model, chosen.rows, at)
@@ -120,9 +118,7 @@ def _classifier(
 ) -> tuple[Manifest, bytes, Golden]:
     """A classifier. Its manifest keeps the champion's parameters: the next anomaly model may start there."""
     model = train_classifier(chosen.rows, chosen.labels, seed)
-    windows = golden_windows(champion.golden)
-    expected = compute(windows, profile.feature_specs(), profile.channel_names)
-    golden = Golden(windows, rounded_or_nan(expected), rounded_or_nan(model.score(expected)))
+    golden = profile_golden(profile, golden_windows(champion.golden), model)
     manifest = champion.manifest.model_copy(update={"version": "", "kind": "classifier"})
     return manifest, model.graph(profile), golden
 

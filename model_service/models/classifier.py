@@ -19,16 +19,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from feature_store.labels import is_healthy
 from model_service.models.adapt import RegimeRows
-from model_service.models.feature_graph import write_features
-from model_service.models.graph import (
-    FLOAT,
-    ML_DOMAIN,
-    ML_OPSET,
-    OPSET,
-    GraphWriter,
-    nan_where_missing,
-    tensor,
-)
+from model_service.models.feature_graph import graph_inputs, graph_outputs, write_profile_features
+from model_service.models.graph import ML_DOMAIN, ML_OPSET, OPSET, GraphWriter, nan_where_missing
 from schemas.errors import DatasetError
 from schemas.profile import Profile
 
@@ -63,13 +55,9 @@ class Classifier:
     def graph(self, profile: Profile) -> bytes:
         """The graph's bytes: raw window in, features and score out."""
         writer = GraphWriter()
-        features = write_features(writer, profile.feature_specs(), profile.channel_names)
-        writer.op("Identity", features, output="features")
-        score = self._write_score(writer, features)
+        score = self._write_score(writer, write_profile_features(writer, profile))
         writer.op("Identity", score, output="score")
-        shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
-        outputs = [tensor("features", FLOAT, ["batch", self.width]), tensor("score", FLOAT, ["batch"])]
-        return writer.build(profile.model.family, [tensor("window", FLOAT, shape)], outputs)
+        return writer.build(profile.model.family, graph_inputs(profile), graph_outputs(profile))
 
     def _write_score(self, writer: GraphWriter, features: str) -> str:
         spliced = writer.splice(_converted(self.forest, self.width), {"features": features})

@@ -6,64 +6,40 @@ Pure: windows in, files out. `python -m infra.factory` simulates the windows and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_service.models.bundle_files import BundleFiles, build_bundle
-from model_service.models.feature_graph import write_features
-from model_service.models.features import all_kinds, compute
+from model_service.models.feature_graph import graph_inputs, graph_outputs, write_profile_features
+from model_service.models.feature_kind import kind_of
+from model_service.models.features import all_kinds, logged_features
 from model_service.models.golden import Golden
-from model_service.models.graph import FLOAT, OPSET, GraphWriter, tensor
+from model_service.models.graph import OPSET, GraphWriter
+from model_service.models.learnt_model import LearntModel, ScoreWriter, score_names, write_scores
 from model_service.models.mahalanobis import fit
+from model_service.models.profile_golden import check_kinds, profile_golden
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
 from model_service.models.rounding import rounded, rounded_or_nan
 from model_service.models.score_check import check_scores
+from schemas.feature_set import FEATURE_KINDS
 from schemas.manifest import (
     ANY_FEATURESET,
     SCORE_EDGES,
     Baseline,
-    Calibration,
     Input,
     Lineage,
     Manifest,
     Tolerance,
     TrainingFacts,
 )
-from schemas.profile import FEATURE_KINDS, Profile
+from schemas.profile import Profile
 
 Array = NDArray[np.float64]
 Windows = NDArray[np.float32]
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
-LOGGED_KINDS = frozenset({"std", "rms", "peak", "crest", "kurtosis", "band_low", "band_mid", "band_high"})
 TOLERANCE = Tolerance(absolute=1e-4, relative=1e-4)
-
-
-class ScoreWriter(Protocol):
-    """Whatever can be written behind the feature graph."""
-
-    def write(self, writer: GraphWriter, features: str) -> str:
-        """Adds it to a graph: (B, F) features to (B,) score; returns the score's name."""
-        ...
-
-
-class LearntModel(ScoreWriter, Protocol):
-    """What a bundle is made of: a model of features, in numpy, as parameters and as operators."""
-
-    @property
-    def calibration(self) -> Calibration:
-        """From distance to score."""
-        ...
-
-    def score(self, features: Array) -> Array:
-        """Score in [0, 1] of each row of (n, F); NaN where a feature is missing."""
-        ...
-
-    def parameters(self) -> dict[str, tuple[float, ...]]:
-        """Everything but the calibration, as a manifest holds it."""
-        ...
 
 
 def factory_bundle(
@@ -78,7 +54,7 @@ def factory_bundle(
         training: Where the windows came from, for the manifest.
     """
     every_window = np.concatenate([stretch for device in healthy for stretch in device])
-    model = fit(every_window, [s.kind in LOGGED_KINDS for s in profile.feature_specs()])
+    model = fit(every_window, logged_features(profile).tolist())
     return learnt_bundle(profile, profile.model.family, model, healthy, golden, training)
 
 
@@ -106,10 +82,8 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         major: First number of the version; the factory's is 0.
         lineage: What it was trained from; None: nothing in a lake.
     """
-    specs = profile.feature_specs()
     every_window = np.concatenate([stretch for device in healthy for stretch in device])
-    expected = compute(golden, specs, profile.channel_names)
-    vectors = Golden(golden, rounded_or_nan(expected), rounded_or_nan(model.score(expected)))
+    vectors = profile_golden(profile, golden, model)
     columns = [*profile.feature_names, "score"]
     scored = [[np.column_stack([stretch, model.score(stretch)]) for stretch in device] for device in healthy]
     manifest = Manifest(
@@ -122,18 +96,20 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         features=profile.feature_names,
         opset=OPSET,
         calibration=model.calibration,
-        bin_edges=quantile_edges(every_window, profile.feature_names),
+        bin_edges=feature_edges(profile, every_window),
         baselines={c: baseline_of(scored, i) for i, c in enumerate(columns)},
         training=training,
         parameters=model.parameters(),
         detector=detector,
+        outputs=profile.model.outputs,
+        calendar=profile.features.calendar,
+        time_zone=profile.calendar_zone,
         lineage=lineage,
         tolerance=TOLERANCE,
         files={},
     )
-    return check_scores(
-        build_bundle(manifest, anomaly_graph(profile, model, family), vectors.to_arrow(), major)
-    )
+    graph = anomaly_graph(profile, model, family)
+    return check_kinds(check_scores(build_bundle(manifest, graph, vectors.to_arrow(), major)), profile)
 
 
 def robust_bundle(seed: int) -> BundleFiles:
@@ -166,17 +142,29 @@ def robust_bundle(seed: int) -> BundleFiles:
 
 
 def anomaly_graph(profile: Profile, model: ScoreWriter, family: str = "") -> bytes:
-    """The graph's bytes: raw window in, features and score out; named after the family."""
+    """The graph's bytes: raw window in, features, score and further outputs out; named after the family.
+
+    Raises:
+        DatasetError: The profile names outputs, and the model gives none; or a kind of a package fails.
+    """
     writer = GraphWriter()
-    features = write_features(writer, profile.feature_specs(), profile.channel_names)
-    writer.op("Identity", features, output="features")
-    writer.op("Identity", model.write(writer, features), output="score")
-    shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
-    outputs = [
-        tensor("features", FLOAT, ["batch", len(profile.feature_names)]),
-        tensor("score", FLOAT, ["batch"]),
-    ]
-    return writer.build(family or profile.model.family, [tensor("window", FLOAT, shape)], outputs)
+    features = write_profile_features(writer, profile)
+    for name, scores in zip(
+        score_names(profile), write_scores(profile, model, writer, features), strict=True
+    ):
+        writer.op("Identity", scores, output=name)
+    return writer.build(family or profile.model.family, graph_inputs(profile), graph_outputs(profile))
+
+
+def feature_edges(profile: Profile, features: Array) -> dict[str, tuple[float, ...]]:
+    """Bin edges by column of a profile's rows (n, F): quantiles, or what a kind of a package rules."""
+    edges = quantile_edges(features, profile.feature_names)
+    usual = {c.name: c.usual for c in profile.channels}
+    for spec in profile.feature_specs():
+        if spec.sources and not spec.built_in:
+            ruled = kind_of(spec).edges([usual[name] for name in spec.sources])
+            edges[spec.name] = tuple(sorted({float(e) for e in ruled})) or edges[spec.name]
+    return edges | dict.fromkeys(profile.model.output_columns, SCORE_EDGES)
 
 
 def quantile_edges(features: Array, names: Sequence[str]) -> dict[str, tuple[float, ...]]:

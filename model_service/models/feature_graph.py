@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from model_service.models.graph import FLOAT, GraphWriter
-from schemas.profile import FEATURE_KINDS, FeatureSpec
+from model_service.models.feature_kind import written
+from model_service.models.graph import FLOAT, GraphWriter, tensor
+from schemas.calendar_features import CALENDAR
+from schemas.feature_set import FEATURE_KINDS, FeatureSpec
+from schemas.output_names import PRIMARY
+from schemas.profile import Profile
 
 LARGEST = float(np.finfo(np.float32).max)
 NAN = float("nan")
@@ -226,11 +231,46 @@ def write_features(
     kinds: dict[str, WindowKinds] = {}
     parts = []
     for spec in specs:
+        if not spec.built_in:
+            at = writer.ints(*(channels.index(name) for name in spec.sources))
+            parts.append(written(spec, writer, writer.op("Gather", window, at, axis=2)))
+            continue
         if spec.channel not in kinds:
             at = writer.ints(channels.index(spec.channel))
             kinds[spec.channel] = WindowKinds(writer, writer.op("Gather", every_channel, at, axis=1))
         parts.append(kinds[spec.channel].kind(spec.kind))
     return writer.op("Concat", *parts, axis=1)
+
+
+def write_profile_features(writer: GraphWriter, profile: Profile) -> str:
+    """Adds a profile's features to a graph with its ``graph_inputs``, and gives them as its output.
+
+    Returns:
+        Name of the (B, F) tensor: those of the channels, then the calendar's.
+
+    Raises:
+        DatasetError: A kind of a package is not installed here, or fails.
+    """
+    specs = [s for s in profile.feature_specs() if s.sources]
+    features = write_features(writer, specs, profile.channel_names)
+    if profile.features.calendar:
+        features = writer.op("Concat", features, CALENDAR, axis=1)
+    writer.op("Identity", features, output="features")
+    return features
+
+
+def graph_inputs(profile: Profile) -> list[Any]:
+    """Declared inputs of a profile's own graphs: ``window``, and ``calendar`` where it has one."""
+    shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
+    calendar = [tensor(CALENDAR, FLOAT, ["batch", len(profile.features.calendar)])]
+    return [tensor("window", FLOAT, shape), *(calendar if profile.features.calendar else [])]
+
+
+def graph_outputs(profile: Profile) -> list[Any]:
+    """Declared outputs of a profile's own graphs: ``features``, ``score``, and further ones."""
+    scores = [PRIMARY, *profile.model.output_columns]
+    width = len(profile.feature_names)
+    return [tensor("features", FLOAT, ["batch", width]), *(tensor(s, FLOAT, ["batch"]) for s in scores)]
 
 
 def write_chosen_features(writer: GraphWriter, window: str = "window", columns: str = "columns") -> str:

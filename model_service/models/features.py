@@ -7,9 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.profile import FEATURE_KINDS, FeatureSpec
+from model_service.models.feature_kind import computed, kind_of
+from schemas.calendar_features import Calendar
+from schemas.feature_set import FEATURE_KINDS, FeatureSpec
+from schemas.profile import Profile
 
 Array = NDArray[np.float64]
+Ends = NDArray[np.int64]
+"""Event times of windows, microseconds since 1970, shape (n,)."""
+LOGGED_KINDS = frozenset({"std", "rms", "peak", "crest", "kurtosis", "band_low", "band_mid", "band_high"})
+"""Built-in kinds that are scales: closer to normal as logarithms."""
 
 
 def all_kinds(windows: NDArray[np.floating]) -> Array:
@@ -60,11 +67,49 @@ def all_kinds(windows: NDArray[np.floating]) -> Array:
 
 
 def compute(windows: NDArray[np.floating], specs: Sequence[FeatureSpec], channels: Sequence[str]) -> Array:
-    """Features of each window, shape (n, f), columns in the order of ``specs``."""
+    """Features of each window, shape (n, f), columns in the order of ``specs``; none of the calendar.
+
+    Raises:
+        DatasetError: A kind of a package is not installed here, or fails.
+    """
     kinds = list(FEATURE_KINDS)
     every = all_kinds(windows)
-    columns = [every[:, channels.index(s.channel), kinds.index(s.kind)] for s in specs]
+    columns = [
+        every[:, channels.index(s.channel), kinds.index(s.kind)]
+        if s.built_in
+        else _of_package(s, windows, channels)
+        for s in specs
+    ]
     return np.stack(columns, axis=1)
+
+
+def profile_features(profile: Profile, windows: NDArray[np.floating], ends_us: Ends) -> Array:
+    """Features of each window (n, W, C) that ended at these times, shape (n, F), as a device computes them.
+
+    Raises:
+        DatasetError: As ``compute``.
+    """
+    specs = [s for s in profile.feature_specs() if s.sources]
+    measured = compute(windows, specs, profile.channel_names)
+    calendar = Calendar.of(profile.features)
+    return np.hstack([measured, calendar.rows(ends_us)]) if calendar.width else measured
+
+
+def logged_features(profile: Profile) -> NDArray[np.bool_]:
+    """Which features are taken as logarithms, shape (F,).
+
+    Raises:
+        DatasetError: A kind of a package is not installed here.
+    """
+    specs = profile.feature_specs()
+    return np.array(
+        [s.kind in LOGGED_KINDS if s.built_in or not s.sources else kind_of(s).logged for s in specs]
+    )
+
+
+def _of_package(spec: FeatureSpec, windows: NDArray[np.floating], channels: Sequence[str]) -> Array:
+    given = np.asarray(windows, dtype=np.float64)[:, :, [channels.index(name) for name in spec.sources]]
+    return computed(spec, np.where(np.isfinite(given), given, np.nan))
 
 
 def _last(filled: Array, valid: NDArray[np.bool_]) -> Array:

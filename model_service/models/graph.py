@@ -113,6 +113,13 @@ def nan_where_missing(writer: GraphWriter, features: str, score: str) -> str:
     return writer.op("Where", any_missing, writer.floats(math.nan), score)
 
 
+def write_output(writer: GraphWriter, raw: str, features: str) -> str:
+    """Adds to a graph an output (B,), made of a raw one: within [0, 1]; NaN where it or a feature is NaN."""
+    clipped = writer.op("Clip", raw, writer.floats(0.0), writer.floats(1.0))
+    none = writer.op("IsNaN", raw)
+    return nan_where_missing(writer, features, writer.op("Where", none, writer.floats(math.nan), clipped))
+
+
 def tensor(name: str, kind: int, shape: Sequence[int | str]) -> Any:
     """Declares a graph input or output; a text dimension is free."""
     return helper.make_tensor_value_info(name, kind, list(shape))

@@ -7,6 +7,7 @@ Everything that a device could not run is refused here, with what to do about it
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import parsed
 from schemas.errors import BundleError
 from schemas.profile import Profile
+from schemas.score_range import ROUNDING
 
 Reads = Literal["features", "window"]
 
@@ -45,6 +47,7 @@ class ImportedGraph:
         double: Whether it computes in float64.
         data: The file as it was given.
         given_source, given_output: The names in the file.
+        further: Names of the further outputs that the profile names, in its order, as in the file.
     """
 
     model: Any
@@ -55,6 +58,7 @@ class ImportedGraph:
     data: bytes
     given_source: str
     given_output: str
+    further: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -63,10 +67,15 @@ class ImportedGraph:
 
     def write(self, writer: GraphWriter, tensor: str) -> str:
         """Adds the graph to another; returns the name of its number a window, shape (B,)."""
+        return self.write_all(writer, tensor)[0]
+
+    def write_all(self, writer: GraphWriter, tensor: str) -> tuple[str, ...]:
+        """As ``write``; behind its number come the further outputs, each of shape (B,)."""
         kind = TensorProto.DOUBLE if self.double else FLOAT
         writer.op("Cast", tensor, output=self.source, to=kind)
         writer.adopt(self.model.graph)
-        return writer.op("Reshape", writer.op("Cast", self.output, to=FLOAT), writer.ints(-1))
+        names = (self.output, *(_PREFIX + name for name in self.further))
+        return tuple(writer.op("Reshape", writer.op("Cast", n, to=FLOAT), writer.ints(-1)) for n in names)
 
     def runner(self) -> ImportedRunner:
         """The file as it was given, loaded: a computation that does not use our graph."""
@@ -90,17 +99,35 @@ class ImportedRunner:
         Raises:
             BundleError: It does not take them, or gives another shape.
         """
-        kind = np.float64 if self._graph.double else np.float32
-        inputs = {self._graph.given_source: np.asarray(given, dtype=np.float32).astype(kind)}
-        [found] = self._session.run((self._graph.given_output,), inputs)
-        values = np.asarray(found, dtype=np.float64)
-        if values.size != len(given):
+        return self.run_all(given)[:, 0]
+
+    def run_all(self, given: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The number, and the further outputs behind it, for each of (n, F) or (n, W, C), shape (n, 1 + O).
+
+        Raises:
+            BundleError: As ``run``; or a further output lies outside [0, 1], and is not NaN.
+        """
+        graph = self._graph
+        kind = np.float64 if graph.double else np.float32
+        inputs = {graph.given_source: np.asarray(given, dtype=np.float32).astype(kind)}
+        names = (graph.given_output, *graph.further)
+        values = [np.asarray(f, dtype=np.float64) for f in self._session.run(names, inputs)]
+        for name, found in zip(names, values, strict=True):
+            if found.size != len(given):
+                raise BundleError(
+                    f"its output '{name}' has the shape {found.shape} for {len(given)} windows: it must give "
+                    "one number a window. Name another one with --score-output, or export one that does"
+                )
+        every = np.stack([found.reshape(-1) for found in values], axis=1)
+        further = every[:, 1:]
+        if further.size and np.nanmax(np.maximum(further - 1.0, -further), initial=0.0) > ROUNDING:
+            low, high = np.nanmin(further), np.nanmax(further)
             raise BundleError(
-                f"its output '{self._graph.given_output}' has the shape {values.shape} for {len(given)} "
-                "windows: it must give one number a window. Name another one with --score-output, or export "
-                "one that does"
+                f"its outputs {', '.join(graph.further)} reach from {low:.4g} to {high:.4g}: each lies "
+                "between 0 and 1, or is NaN: end the graph with a Sigmoid or a Clip"
             )
-        return values.reshape(-1)
+        every[:, 1:] = np.clip(further, 0.0, 1.0)
+        return every
 
 
 def imported_graph(data: bytes, profile: Profile, output: str = "") -> ImportedGraph:
@@ -121,11 +148,12 @@ def imported_graph(data: bytes, profile: Profile, output: str = "") -> ImportedG
         raise BundleError("the file holds no ONNX graph")
     _refuse_operators(model)
     source, reads, double = _input(model, profile)
-    chosen = _output(model, output)
+    further = profile.model.output_columns
+    chosen = _output(model, output, further)
     converted = _converted(model)
     renamed = onnx.compose.add_prefix(converted, _PREFIX)
     names = (_PREFIX + source, _PREFIX + chosen)
-    return ImportedGraph(renamed, *names, reads, double, data, source, chosen)
+    return ImportedGraph(renamed, *names, reads, double, data, source, chosen, further)
 
 
 def _refuse_operators(model: Any) -> None:
@@ -188,9 +216,15 @@ def _input(model: Any, profile: Profile) -> tuple[str, Reads, bool]:
     return str(inputs[0].name), reads, kind.elem_type == TensorProto.DOUBLE
 
 
-def _output(model: Any, wanted: str) -> str:
+def _output(model: Any, wanted: str, further: Sequence[str]) -> str:
     floats = [o.name for o in model.graph.output if o.type.tensor_type.elem_type in _FLOATS]
     every = ", ".join(o.name for o in model.graph.output) or "none"
+    if lacking := [name for name in further if name not in floats]:
+        raise BundleError(
+            f"it has no output {', '.join(lacking)} of floats, which the profile names in model.outputs; its "
+            f"outputs are {every}"
+        )
+    floats = [name for name in floats if name not in further]
     if wanted:
         if wanted not in floats:
             raise BundleError(f"it has no output '{wanted}' of floats; its outputs are {every}")

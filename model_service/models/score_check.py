@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.golden import golden_inputs, golden_windows
+from model_service.models.golden import golden_feeds
 from model_service.models.runtime import OrtGraph
 from schemas.errors import BundleError
+from schemas.output_names import PRIMARY
 from schemas.score_range import ROUNDING
 
 STRETCHES = (1.0, 0.0, -1.0, 10.0, -10.0, 1000.0)
@@ -28,13 +29,13 @@ def check_scores(bundle: BundleFiles) -> BundleFiles:
 
 
 def stretched_scores(bundle: BundleFiles) -> NDArray[np.float32]:
-    """Scores of the golden windows and of stretched ones, as the graph gives them."""
-    graph, windows = OrtGraph(bundle.model, bundle.manifest.version), golden_windows(bundle.golden)
-    extra, scores = golden_inputs(bundle.golden), []
+    """All scores of the golden windows and of stretched ones, as the graph gives them."""
+    manifest, scores = bundle.manifest, []
+    graph, outputs = OrtGraph(bundle.model, manifest.version), (PRIMARY, *manifest.output_columns)
     for stretch in STRETCHES:
-        stretched = (windows * np.float32(stretch)).astype(np.float32)
         # One by one, as devices run them: not every graph takes a batch.
-        scores += [graph.run(("score",), {"window": w[np.newaxis], **extra})[0].ravel() for w in stretched]
+        for feed in golden_feeds(bundle.golden, manifest, stretch):
+            scores += [found.ravel() for found in graph.run(outputs, feed)]
     return np.concatenate(scores)
 
 

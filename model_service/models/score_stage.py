@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_service.models.runtime import OrtGraph
 from schemas.errors import BundleError
+from schemas.output_names import PRIMARY
 from schemas.score_part import ROWS, score_part
 
 Array = NDArray[np.float64]
@@ -23,14 +25,15 @@ class ScoreStage:
         model: The whole graph, raw window to ``features`` and ``score``.
         width: Number of features.
         name: Of the model, for messages.
+        further: The graph's further outputs, such as ``score_queue``.
 
     Raises:
-        BundleError: Not such a graph, or its score depends on more than its features.
+        BundleError: Not such a graph, or an output depends on more than its features.
     """
 
-    def __init__(self, model: bytes, width: int, name: str) -> None:
-        self._width, self._name = width, name
-        self._graph = OrtGraph(score_part(model, width, name), name)
+    def __init__(self, model: bytes, width: int, name: str, further: Sequence[str] = ()) -> None:
+        self._width, self._name, self._further = width, name, tuple(further)
+        self._graph = OrtGraph(score_part(model, width, name, outputs=(PRIMARY, *further)), name)
 
     def score(self, features: Array) -> Array:
         """Score of each row of (n, F); NaN where the model gives none.
@@ -38,11 +41,23 @@ class ScoreStage:
         Raises:
             BundleError: The graph gives scores of another shape.
         """
+        return self._run((PRIMARY,), features)[:, 0]
+
+    def further(self, features: Array) -> Array:
+        """Further outputs for each row of (n, F), shape (n, O); NaN where the model gives none.
+
+        Raises:
+            BundleError: As ``score``.
+        """
+        return self._run(self._further, features)
+
+    def _run(self, outputs: Sequence[str], features: Array) -> Array:
         rows = np.asarray(features, dtype=np.float32).reshape(-1, self._width)
-        [score] = self._graph.run(("score",), {ROWS: rows})
-        if score.shape != (len(rows),):
-            raise BundleError(f"model {self._name}: scores of shape {score.shape} for {len(rows)} rows")
-        return score.astype(np.float64)
+        found = self._graph.run(tuple(outputs), {ROWS: rows})
+        for scores in found:
+            if scores.shape != (len(rows),):
+                raise BundleError(f"model {self._name}: scores of shape {scores.shape} for {len(rows)} rows")
+        return np.stack(found, axis=1).astype(np.float64)
 
 
 def parsed(model: bytes, name: str) -> Any:

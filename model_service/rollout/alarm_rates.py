@@ -52,12 +52,12 @@ class LakeRates:
             since: When the canary document was published, UTC seconds; None: it was not.
             profile: The devices' profile; None: unknown.
         """
-        if since is None or not record.holdout.share or profile is None or not profile.decision.rules:
+        if since is None or not record.holdout.share or profile is None or not profile.decision.score_rules:
             return None
         kept = self._kept.get(record.rollout_id)
         if kept is None or self.monotonic() - kept[0] > FRESH_S:
             edges = _score_edges(connection, record.version)
-            kept = (self.monotonic(), self._read(record, since, profile.decision.rules[0].enter, edges))
+            kept = (self.monotonic(), self._read(record, since, profile.decision.alarm, edges))
             self._kept[record.rollout_id] = kept
         return kept[1]
 

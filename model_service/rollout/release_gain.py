@@ -100,7 +100,7 @@ def scored_periods(
         versions: Model versions; none: every one.
         since: UTC seconds; periods that begin before are left out.
     """
-    rules, bins = profile.decision.rules, len(SCORE_EDGES) + 1
+    rules, bins = profile.decision.score_rules, len(SCORE_EDGES) + 1
     above = "NULL"
     if rules and rules[0].enter in SCORE_EDGES:
         first = SCORE_EDGES.index(rules[0].enter) + 2  # SQL counts from 1; the first bin is below all edges

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.drift_vocabulary import NEW_NORMAL, DriftKind
-from schemas.profile import UNITLESS_KINDS, Profile
+from schemas.profile import Profile
 
 Array = NDArray[np.float64]
 
@@ -363,7 +363,7 @@ def _pace(movers: Sequence[DeviceShift], common: Array) -> _Pace:
 def _one_scaled_channel(common: Array, profile: Profile) -> bool:
     """Whether a gain or an offset of one channel explains the shift: it moves no feature without a unit."""
     moved = [s for s, x in zip(profile.feature_specs(), common, strict=True) if x]
-    return len({s.channel for s in moved}) == 1 and not any(s.kind in UNITLESS_KINDS for s in moved)
+    return len({s.channel for s in moved}) == 1 and all(s.scales for s in moved)
 
 
 def similarity(shift: Array, directions: Sequence[Array]) -> float:

@@ -70,11 +70,12 @@ def _regime(cause: Cause, scale: ReferenceScale, profile: Profile, onset: dateti
         return None
     centre = scale.values(cause.centre)
     spread = scale.spreads(centre)
+    at = np.flatnonzero(scale.measured).tolist()
     names = profile.feature_names
     return Regime(
         onset,
-        {n: float(f"{x:.6g}") for n, x in zip(names, centre, strict=True)},
-        {n: float(f"{x:.6g}") for n, x in zip(names, spread, strict=True)},
+        {names[i]: float(f"{centre[i]:.6g}") for i in at},
+        {names[i]: float(f"{spread[i]:.6g}") for i in at},
     )
 
 

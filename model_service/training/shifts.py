@@ -48,6 +48,8 @@ class ReferenceScale:
         wander: Standard deviation of a device's mean over ``windows`` windows, in spreads, shape (F,).
         within: Standard deviation of a device's single windows, in spreads, shape (F,).
         windows: Number of consecutive windows of those means.
+        measured: Which features are measured, shape (F,); those of the calendar move with the clock, and
+            never count as a shift.
     """
 
     logged: NDArray[np.bool_]
@@ -55,6 +57,7 @@ class ReferenceScale:
     wander: Array
     within: Array
     windows: int
+    measured: NDArray[np.bool_]
 
     @classmethod
     def of(cls, champion: Manifest, profile: Profile) -> ReferenceScale | None:
@@ -69,7 +72,8 @@ class ReferenceScale:
         level = np.where(logged, np.abs([b.mean for b in stated]), 1.0) * spread
         wander = np.array([b.mean_std for b in stated])
         within = np.sqrt([max(b.std**2 - b.device_std**2, b.mean_std**2) for b in stated])
-        return cls(logged, spread, wander / level, within / level, stated[0].mean_windows)
+        measured = np.array([bool(s.sources) for s in profile.feature_specs()])
+        return cls(logged, spread, wander / level, within / level, stated[0].mean_windows, measured)
 
     def scaled(self, means: Array) -> Array:
         """Positions of means of windows, shape (…, F)."""
@@ -224,7 +228,7 @@ def _shift(device_id: str, cohort: str, device: _DeviceMeans, scale: ReferenceSc
     counts = np.array([device.windows[p] for p in after], dtype=np.float64)
     positions = np.array([scale.scaled(device.means[p]) for p in after])
     shift = np.average(positions - before, axis=0, weights=counts)
-    whole = np.isfinite(shift)
+    whole = np.isfinite(shift) & scale.measured
     return DeviceShift(
         device_id,
         cohort,

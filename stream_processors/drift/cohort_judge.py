@@ -77,6 +77,8 @@ class CohortJudge:
         self._scope = scope
         self._profile = profile
         self._policy = profile.drift
+        # The calendar moves with the clock, and further outputs are of one model as features are not.
+        self._by_default = {SCORE, *(s.name for s in profile.feature_specs() if s.sources)}
         self._known = dict(known)
         self.changed: dict[str, Any] = {}
         self.not_compared = 0
@@ -146,7 +148,7 @@ class CohortJudge:
         return pooled
 
     def _is_watched(self, feature: str) -> bool:
-        return not self._policy.features or feature in self._policy.features
+        return feature in (self._policy.features or self._by_default)
 
     def _judge(
         self,

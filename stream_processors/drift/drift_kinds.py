@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from schemas.drift_vocabulary import DriftKind
-from schemas.profile import UNITLESS_KINDS, Profile
+from schemas.profile import Profile
 from stream_processors.windowing.moments import Moments
 
 ACTIONS: Mapping[DriftKind, str] = {
@@ -101,7 +101,7 @@ def channels_of(moved: Mapping[str, bool | None], profile: Profile) -> tuple[int
     if len(channels) != 1:
         return len(channels), 0.0
     own = [s for s in specs if s.channel in channels]
-    known = [moved[s.name] for s in own if s.kind not in UNITLESS_KINDS and moved[s.name] is not None]
-    if any(moved[s.name] for s in own if s.kind in UNITLESS_KINDS) or not known:
+    known = [moved[s.name] for s in own if s.scales and moved[s.name] is not None]
+    if any(moved[s.name] for s in own if not s.scales) or not known:
         return 1, 0.0
     return 1, sum(map(bool, known)) / len(known)

@@ -95,15 +95,16 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     table = _concat(messages)
     columns = {name: table.column(name) for name in table.column_names}
     columns |= provenance(messages)
-    features = [n for n in profile.feature_names if n in columns]
+    numbers = [n for n in profile.row_columns if n in columns]
     verdicts = _Verdicts(messages, table.num_rows)
     _check_policy(columns, profile, verdicts)
-    for name in (*features, "score"):
+    for name in (*numbers, "score"):
         columns[name], infinite = _finite_or_null(columns[name])
         if infinite is not None:
             verdicts.refuse(infinite, f"{name} is infinite")
-    score = columns["score"].fill_null(0.0).to_numpy()
-    verdicts.refuse((score < 0) | (score > 1), "score is outside [0, 1]")
+    for name in ("score", *(n for n in profile.model.output_columns if n in columns)):
+        score = columns[name].fill_null(0.0).to_numpy()
+        verdicts.refuse((score < 0) | (score > 1), f"{name} is outside [0, 1]")
     columns |= _plausible_time(columns, profile)
     columns["featureset"] = _constant(_meta(table.schema, "featureset"), table.num_rows)
     columns["extra"] = _extra(columns, profile, table.num_rows)

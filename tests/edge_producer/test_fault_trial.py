@@ -12,7 +12,7 @@ import pytest
 
 from edge_producer.bundle import BUNDLES, Bundle, open_bundle
 from edge_producer.golden_vectors import read_golden
-from edge_producer.healthy_windows import EVERY, MAX_BYTES, MAX_WINDOWS, HealthyWindows
+from edge_producer.healthy_windows import EVERY, MAX_BYTES, MAX_WINDOWS, HealthyWindows, KeptWindow
 from edge_producer.inference import load_predictor
 from edge_producer.model_switch import ScoredWindow
 from edge_producer.updates.fault_question import FaultQuestion
@@ -20,6 +20,7 @@ from edge_producer.updates.fault_trial import MAX_LOSS, NO_EFFECTS, FaultTrial, 
 from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.updates.trials import TrialChild, TrialFeed
 from edge_producer.updates.update_once import synthetic_windows
+from edge_producer.window import Window
 from model_service.models.factory_models import anomaly_graph
 from model_service.models.features import compute
 from model_service.models.golden import golden_inputs, golden_outputs, golden_windows, with_effects
@@ -27,6 +28,8 @@ from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.trial_effects import effects_of
 from schemas.errors import BundleError
 from schemas.fault_effects import LARGEST_LOG, MAX_EFFECTS, MAX_TEXT, FaultEffects, parse_effects
+from schemas.instants import from_us
+from schemas.row_schemas import TimeQuality
 from tests.edge_producer.trial_models import (
     BANK,
     EFFECTS,
@@ -211,16 +214,21 @@ def test_a_bank_of_any_size_gives_a_bounded_number_of_effects_of_all_kinds():
 # Windows that a device keeps ------------------------------------------------------------------------------
 
 
+def window_of(samples: np.ndarray, second: int = 0) -> Window:
+    return Window("m-1", samples, from_us(second * 1_000_000), 0, TimeQuality.SYNCHRONISED)
+
+
 def test_a_device_keeps_few_healthy_and_complete_windows():
     kept, one = HealthyWindows(), np.ones((4, 2), dtype=np.float32)
-    kept.add(one * np.nan, 0.1, 0.6)
+    kept.add(window_of(one * np.nan), 0.1, 0.6)
     for score in (None, 0.6, 0.9):
-        kept.add(one, score, 0.6)
+        kept.add(window_of(one), score, 0.6)
     assert kept.newest == ()
     for n in range(MAX_WINDOWS + 5 * EVERY):
-        kept.add(one * n, 0.1, 0.6)
-    newest = [w[0, 0] for w in kept.newest]
+        kept.add(window_of(one * n, n), 0.1, 0.6)
+    newest = [kept_one.samples[0, 0] for kept_one in kept.newest]
     assert len(newest) == MAX_WINDOWS
+    assert [k.end_us for k in kept.newest] == [1_000_000 * int(n) for n in newest], "each with its own time"
     assert newest[-5:] == [MAX_WINDOWS - 1 + EVERY * k for k in range(1, 6)], (
         "one in eight replaces the oldest"
     )
@@ -229,12 +237,12 @@ def test_a_device_keeps_few_healthy_and_complete_windows():
 def test_the_windows_kept_take_bounded_memory_and_are_copies():
     kept, large = HealthyWindows(), np.zeros(MAX_BYTES // 4, dtype=np.uint8).view(np.float32).reshape(-1, 1)
     for _ in range(20):
-        kept.add(large, 0.1, 0.6)
-    assert sum(w.nbytes for w in kept.newest) <= MAX_BYTES
-    assert all(w.base is None for w in kept.newest)
-    kept.add(np.zeros((MAX_BYTES, 1), dtype=np.float32), 0.1, 0.6)
+        kept.add(window_of(large), 0.1, 0.6)
+    assert sum(w.samples.nbytes for w in kept.newest) <= MAX_BYTES
+    assert all(w.samples.base is None for w in kept.newest)
+    kept.add(window_of(np.zeros((MAX_BYTES, 1), dtype=np.float32)), 0.1, 0.6)
     huge = HealthyWindows()
-    huge.add(np.zeros((MAX_BYTES, 1), dtype=np.float32), 0.1, 0.6)
+    huge.add(window_of(np.zeros((MAX_BYTES, 1), dtype=np.float32)), 0.1, 0.6)
     assert huge.newest == ()
 
 
@@ -248,7 +256,7 @@ class Feed:
         bundle.write(folder)
         self.child, self.woken = TrialChild(folder, MACHINE), threading.Event()
         start = ShadowComparison.start("old", "new", MACHINE)
-        question = FaultQuestion(own_windows(), BUNDLES / "machine")
+        question = FaultQuestion([KeptWindow(w, 0) for w in own_windows()], BUNDLES / "machine")
         self.feed = TrialFeed("m-1", self.child, start, 0, self.woken.set, time.monotonic, lambda: question)
 
     def outcome(self):

@@ -17,7 +17,8 @@ from model_service.models.features import compute
 from model_service.models.golden import Golden, golden_outputs, golden_windows
 from model_service.models.robust import robust_score
 from schemas.errors import BundleError
-from schemas.profile import FEATURE_KINDS, Channel, Profile
+from schemas.feature_set import FEATURE_KINDS
+from schemas.profile import Channel, Profile
 from schemas.profile_file import find_profile
 from tests.edge_producer.bundles import factory_graph
 from tests.simulators.update_service import candidate

@@ -11,7 +11,8 @@ from edge_producer.inference import load_predictor
 from edge_producer.sensed_rows import Row, StoredRow, wire_batch
 from schemas.columns import Kind
 from schemas.envelope import decode_rows, encode_rows
-from schemas.profile import FEATURE_KINDS, Profile
+from schemas.feature_set import FEATURE_KINDS
+from schemas.profile import Profile
 from schemas.row_schemas import telemetry_layout, telemetry_rows
 
 BASE = 18_228_934.0

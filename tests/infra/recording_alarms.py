@@ -70,7 +70,7 @@ def _sensed(source: CanonicalSource, made: Draft, record: DecisionRecord) -> Rep
     scorer, ends, alarms = WindowScorer("d1", made.profile), [], []
     for given in source.windows():
         window = scorer.begin(given)
-        _, score = scorer.score(predictor, window.samples)
+        _, score = scorer.score(predictor, window)
         decision = decider.decide(window.end, score, out_of_range=scorer.out_of_range)
         started += [decision.action] if decision.started else []
         alarms += [window.end] if decision.alert else []

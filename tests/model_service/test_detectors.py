@@ -8,8 +8,8 @@ import pytest
 from model_service.detectors.kinds import KINDS, detector_of
 from model_service.detectors.symmetric_eigen import eigen
 from model_service.models.adapt import RegimeRows, adapt
-from model_service.models.factory_models import LOGGED_KINDS, anomaly_graph
-from model_service.models.features import compute
+from model_service.models.factory_models import anomaly_graph
+from model_service.models.features import compute, logged_features
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
 from schemas.errors import BundleError
@@ -33,7 +33,7 @@ PUMP = Profile.model_validate(
         },
     }
 )
-LOGGED = np.array([s.kind in LOGGED_KINDS for s in PUMP.feature_specs()])
+LOGGED = logged_features(PUMP)
 EVERY = [pytest.param(k, s, id=f"{k.name}-{i}") for k in KINDS for i, s in enumerate(k.settings)]
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 from model_service.models.feature_graph import write_chosen_features, write_features
 from model_service.models.features import all_kinds
 from model_service.models.graph import FLOAT, INT64, GraphWriter, tensor
-from schemas.profile import FEATURE_KINDS, FeatureSpec
+from schemas.feature_set import FEATURE_KINDS, FeatureSpec
 
 KINDS = list(FEATURE_KINDS)
 

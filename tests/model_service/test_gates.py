@@ -291,7 +291,7 @@ def test_a_score_of_another_shape_is_refused_and_not_stumbled_over():
 
 
 def test_memory_is_that_of_the_model_not_of_the_runtime():
-    verdict = judge_memory(CHAMPION, golden_windows(CHAMPION.golden)[:1], MACHINE.gates)
+    verdict = judge_memory(CHAMPION, {"window": golden_windows(CHAMPION.golden)[:1]}, MACHINE.gates)
     assert 1 < verdict.value < 60
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from edge_producer.sources import Injection, ReplaySource
-from schemas.profile import FEATURE_KINDS, Profile
+from schemas.feature_set import FEATURE_KINDS
+from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
 PAGE = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text(encoding="utf-8")

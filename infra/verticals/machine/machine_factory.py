@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Kind
 from infra.factory_recipe import FactoryRecipe
-from model_service import BundleFiles, compute_features, factory_models, fault_bank
+from model_service import BundleFiles, compute_features, factory_models, fault_bank, logged_features
 from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -44,7 +44,7 @@ def build_bundle() -> BundleFiles:
 def build_fault_bank() -> fault_bank.BankFile:
     """The effect of each fault on each feature of `machine`."""
     profile = find_profile("machine")
-    logged = tuple(s.kind in factory_models.LOGGED_KINDS for s in profile.feature_specs())
+    logged = tuple(logged_features(profile).tolist())
     healthy = _bank_windows(profile, ())
     effects = {
         kind: {

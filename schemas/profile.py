@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.config_spec import ConfigSpec, check_configs
 from schemas.decision_policy import DecisionPolicy
 from schemas.learning_policy import DriftPolicy, GatePolicy, RolloutPolicy, TrainingPolicy
 from schemas.recording_section import KEYED_BY_CHANNEL, YOUNGER_REPLAY_KEYS, Replay
@@ -288,6 +289,7 @@ class Profile(Section):
     gates: GatePolicy = GatePolicy()
     rollout: RolloutPolicy = RolloutPolicy()
     simulate: Simulate | None = None
+    configs: tuple[ConfigSpec, ...] = ()
 
     @property
     def featureset(self) -> str:
@@ -323,6 +325,10 @@ class Profile(Section):
         """Names of the features in column order."""
         return tuple(s.name for s in self.feature_specs())
 
+    def config(self, family: str) -> ConfigSpec | None:
+        """What it says of a family of configurations; None: it has no such family."""
+        return next((c for c in self.configs if c.family == family), None)
+
     def canonical(self) -> dict[str, Any]:
         """Every value, as JSON has it; keys that release 0.2.0 does not know only where they are used."""
         dumped: dict[str, Any] = self.model_dump(mode="json")
@@ -334,6 +340,8 @@ class Profile(Section):
         for name, younger in (("source", self.source), ("align", self.align)):
             if younger == type(younger)():
                 del dumped[name]
+        if not self.configs:
+            del dumped["configs"]
         return dumped
 
     def canonical_form(self) -> bytes:
@@ -359,6 +367,7 @@ class Profile(Section):
             if self.channels[channels.index(choice.channel)].leaves_device == "never":
                 raise ValueError(f"channel '{choice.channel}' never leaves the device: no feature of it may")
         _unique("feature", self.feature_names)
+        check_configs(self.configs, self.model.family)
         for where, names in (
             ("filter.deadband", self.filter.deadband),
             ("drift.features", self.drift.features),

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from edge_producer.config_switch import ConfigSwitch
 from edge_producer.device_identity import DeviceIdentity, DeviceKeys, load_or_create
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.settings import EdgeSettings
@@ -56,6 +57,7 @@ class Updater:
     Attributes:
         agents: Updaters that have started, by device id.
         profiles: Which version of the profile each device runs; the sensing loop goes by it.
+        configs: Which configuration each device decides by; the sensing loop takes them over.
 
     Raises:
         OperatorError: Another process updates these devices.
@@ -81,7 +83,8 @@ class Updater:
         self.profiles = starting_profiles(profile, settings.updates_dir, settings.devices, disk)
         shadows, running = settings.shadow_previous, self.profiles.process.profile
         resources = resources or UpdaterResources.of(running, shadow_previous=shadows)
-        self._resources = replace(resources, profiles=self.profiles)
+        self.configs = ConfigSwitch()
+        self._resources = replace(resources, profiles=self.profiles, configs=self.configs)
         self._options = UpdaterOptions(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,

@@ -15,7 +15,7 @@ from model_service.rollout.observing import FamilyOf, RolloutReports, members, o
 from model_service.rollout.outcome_store import outcome_of
 from model_service.rollout.phase_judge import PhaseJudgement, judge
 from model_service.rollout.profile_rollouts import queued_behind
-from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import ACTIVE, CONFIG, PROFILE, RolloutRecord
 from schemas.channel_documents import FleetPolicy, Release
 from schemas.updates import NOT_TRIED, TRIAL_SAYS
 
@@ -62,6 +62,8 @@ def phase_name(record: RolloutRecord) -> str:
     if record.kind == PROFILE:
         some = f"canaries: {record.canary.share:.0%} of the group"
         return some if record.phase == 0 else "everybody"
+    if record.kind == CONFIG:
+        return _config_phase(record)
     if record.phase == 0:
         return f"canary ring: {record.settings.canary_share:.0%} of the group, within the signed pool"
     if record.releases:
@@ -69,6 +71,18 @@ def phase_name(record: RolloutRecord) -> str:
     share = record.shares[record.phase - 1]
     held = f" but the holdout of {record.holdout.share:.0%}" if record.holdout.share else ""
     return f"everybody{held}" if share >= 1 else f"{share:.0%} of the group{held}"
+
+
+def _config_phase(record: RolloutRecord) -> str:
+    if record.releases:
+        return "release of the holdout"
+    cohort = record.cohort(record.phase)
+    held = " but the holdout" if record.holds_out else ""
+    if not record.units:
+        return f"everybody{held}" if cohort.share >= 1 else f"{cohort.share:.0%} of the devices"
+    if cohort.share >= 1:
+        return f"all {len(record.units)} sites{held}"
+    return f"sites {', '.join(record.units_of(cohort))}"
 
 
 def history(connection: Connection, group: str, limit: int) -> list[Json]:

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
-NOTHING: Mapping[str, Any] = {}
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 """The parameters of a device without a configuration."""
 FEW_FAILURES = 3
 """Failures of the decision function under a new configuration, in a row, that take it back."""
@@ -30,6 +31,10 @@ class RunningConfig:
     version: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Freeze the parameters: a decision function cannot change them for the windows after."""
+        object.__setattr__(self, "parameters", _frozen(self.parameters))
+
 
 @dataclass(frozen=True)
 class PlannedConfig:
@@ -41,6 +46,13 @@ class PlannedConfig:
 
     config: RunningConfig
     at: datetime | None = None
+
+
+def _frozen(value: Any) -> Any:
+    """A JSON value that nobody can change: objects as read-only mappings, arrays as tuples."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: _frozen(part) for key, part in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass
@@ -88,8 +100,12 @@ class ConfigSwitch:
         line = self._lines.get(device_id, {}).get(family)
         return "" if line is None else line.running.version
 
+    def in_use(self, device_id: str) -> str:
+        """Versions that a device decides by, of all families, joined by commas."""
+        return ", ".join(line.running.version for line in self._lines.get(device_id, {}).values())
+
     def failed(self, device_id: str, family: str) -> bool:
-        """Whether the decision function has failed so often in a row under what runs that it is taken back."""
+        """Whether the decision function has failed so often in a row that what runs is taken back."""
         line = self._lines.get(device_id, {}).get(family)
         return line is not None and line.failures >= FEW_FAILURES
 
@@ -142,7 +158,7 @@ class ConfigSwitch:
         merged: dict[str, Any] = {}
         for line in self._lines[device_id].values():
             merged |= line.running.parameters
-        self._merged[device_id] = merged
+        self._merged[device_id] = MappingProxyType(merged)
 
     def _notify(self) -> None:
         for woken in self.on_change:
@@ -154,6 +170,31 @@ class ConfigSwitch:
             device: {family: _shown(line) for family, line in sorted(lines.items())}
             for device, lines in sorted(self._lines.copy().items())
         }
+
+
+@dataclass(frozen=True)
+class DeviceConfigs:
+    """The parameters of one device, as its decision function gets them.
+
+    Attributes:
+        switch: Of the process.
+    """
+
+    switch: ConfigSwitch
+    device_id: str
+
+    @property
+    def in_use(self) -> str:
+        """Versions in force, joined by commas; empty: the profile has no configurations."""
+        return self.switch.in_use(self.device_id)
+
+    def at(self, event_time: datetime) -> Mapping[str, Any]:
+        """Values for a window that ends then, by name; what is due is taken over first."""
+        return self.switch.at_boundary(self.device_id, event_time)
+
+    def decided(self, *, well: bool) -> None:
+        """What became of a call of the decision function under them."""
+        self.switch.decided(self.device_id, well=well)
 
 
 def _shown(line: _Line) -> dict[str, str]:

@@ -27,8 +27,8 @@ from edge_producer.process_parts import (
     sweep,
 )
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
-from edge_producer.released_rows import release_held
 from edge_producer.relearn_requests import RelearnRequests
+from edge_producer.released_rows import release_held
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
 from edge_producer.sending.sealing import Sealer

@@ -1,4 +1,4 @@
-"""Configurations of a profile: parameters that the cloud computes for a group, with their schema and bounds."""
+"""Configurations of a profile: parameters that the cloud computes for a group, with schema and bounds."""
 
 from __future__ import annotations
 

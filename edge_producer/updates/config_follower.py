@@ -28,6 +28,7 @@ from schemas.updates import UpdateResult, UpdateState
 
 log = logging.getLogger(__name__)
 
+
 class ConfigFollower:
     """The configurations of one device. Of one thread, but for what ``ConfigSwitch`` passes on.
 
@@ -68,16 +69,12 @@ class ConfigFollower:
         if record.wanted is not None:
             self._plan(family, record)
 
-    def _fallen_back(
-        self, family: str, record: ConfigRecord, why: str
-    ) -> tuple[ConfigRecord, RunningConfig]:
+    def _fallen_back(self, family: str, record: ConfigRecord, why: str) -> tuple[ConfigRecord, RunningConfig]:
         """The record and what runs after the one in force is given up: the newest earlier one that loads."""
-        for n, earlier in enumerate(record.previous):
-            found = self._loaded(family, earlier)
-            if found is not None:
-                break
-        else:
-            n, earlier, found = len(record.previous), no_config(family), RunningConfig(no_config(family).version)
+        none = RunningConfig(no_config(family).version)
+        loaded = [(n, self._loaded(family, earlier)) for n, earlier in enumerate(record.previous)]
+        n, found = next(((n, one) for n, one in loaded if one is not None), (len(record.previous), none))
+        earlier = record.previous[n] if found is not none else no_config(family)
         log.error(
             "%s is given up for %s: %s", record.active.version, earlier.version, why,
             extra={"device_id": self._device_id},

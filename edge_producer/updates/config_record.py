@@ -1,8 +1,8 @@
 """What a device keeps of one family of configurations: durable before it is followed.
 
-    configs/<family>/state.json      the record
-    configs/<family>/accepted.json   the number that must survive damage to it
-    configs/<family>/<sha256>.bundle an artifact, as verified
+configs/<family>/state.json      the record
+configs/<family>/accepted.json   the number that must survive damage to it
+configs/<family>/<sha256>.bundle an artifact, as verified
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ConfigRecord(BaseModel):
         wanted: What comes into force at ``switch_at``; None: nothing is on its way.
         switch_at: UTC.
         previous: Earlier ones that it can return to, newest first.
-        refused: By digest, the document for which one was refused or taken back: only a newer one tries again.
+        refused: By digest, the document for which one was refused or taken back; a newer one tries it again.
         result: How the last attempt ended; None: it is under way, or there was none.
         attempted: What that attempt was about.
     """

@@ -17,6 +17,7 @@ from edge_producer.device_identity import DeviceIdentity, DeviceKeys, load_or_cr
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import UpdateAgent
+from edge_producer.updates.config_trial import DryCall
 from edge_producer.updates.gateway_membership import GatewayMembership
 from edge_producer.updates.profile_record import starting_profiles
 from edge_producer.updates.resources import UpdaterResources
@@ -53,6 +54,7 @@ class Updater:
         keys: The devices' keys; read here unless given.
         patient: A device whose updater cannot start now (a full, read-only or damaged disk) gets the models
             that can be had, and its updater later. Otherwise that is an error.
+        dry_call: Calls a device's decision function with parameters, to try them; None: there is none.
 
     Attributes:
         agents: Updaters that have started, by device id.
@@ -75,6 +77,7 @@ class Updater:
         keys: DeviceKeys | None = None,
         *,
         patient: bool = False,
+        dry_call: DryCall | None = None,
     ) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -85,6 +88,8 @@ class Updater:
         resources = resources or UpdaterResources.of(running, shadow_previous=shadows)
         self.configs = ConfigSwitch()
         self._resources = replace(resources, profiles=self.profiles, configs=self.configs)
+        if dry_call is not None:
+            self._resources = replace(self._resources, dry_call=dry_call)
         self._options = UpdaterOptions(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,

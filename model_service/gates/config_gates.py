@@ -1,4 +1,4 @@
-"""Judges configurations: computes each again from its pinned cut, checks its schema, runs the profile's gates."""
+"""Judges configurations: computes each again from its pinned cut, checks its schema, runs named gates."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ class GateOfConfigs:
 
     def _countersign(self, candidate: Candidate, bundle: ConfigBundle) -> None:
         signer = load_online_key(self._settings.keys / KEYS, model_role(candidate.family))
-        countersign_model(
-            open_repository(self._settings), signer, candidate.sha256, bundle.manifest.custom()
-        )
+        countersign_model(open_repository(self._settings), signer, candidate.sha256, bundle.manifest.custom())
 
     def _judge(self, candidate: Candidate) -> tuple[ConfigBundle, tuple[GateVerdict, ...]]:
         """The configuration as the gate read it, and every verdict.
@@ -160,16 +158,12 @@ def judge_rebuilt(bundle: ConfigBundle, inputs: ConfigInputs, plan: ConfigPlan) 
     return GateVerdict(REBUILT, not wrong, float(len(wrong)), 0.0, detail={"says": says})
 
 
-def judge_by_plug_in(
-    name: str, bundle: ConfigBundle, inputs: ConfigInputs, profile: Profile
-) -> GateVerdict:
+def judge_by_plug_in(name: str, bundle: ConfigBundle, inputs: ConfigInputs, profile: Profile) -> GateVerdict:
     """A gate of the profile's; whatever it raises is a refusal with its text."""
     try:
         gate: Callable[..., ConfigGateResult] = installed(GATES, name, f"profile {profile.name}")
         found = gate(inputs, bundle.values)
         detail = {**found.detail, "says": found.text}
-        return GateVerdict(
-            name, bool(found.passed), found.value, found.bound, found.low, found.high, detail
-        )
+        return GateVerdict(name, bool(found.passed), found.value, found.bound, found.low, found.high, detail)
     except Exception as exc:  # noqa: BLE001  (a user's code: the candidate has to show that it is good)
         return not_shown(name, f"{type(exc).__name__}: {exc}")

@@ -185,10 +185,8 @@ def alarms_and_windows(evidence: ConfigEvidence) -> ConfigFinding:
     return ConfigFinding(open=opened, text=about, units=len(gains), numbers=numbers)
 
 
-def _before(
-    evidence: ConfigEvidence, rows: list[dict[str, Any]], enter: float
-) -> dict[str, UnitCounts]:
-    """Counts at the same times of the days before the switch; of all before it, where there is no such day."""
+def _before(evidence: ConfigEvidence, rows: list[dict[str, Any]], enter: float) -> dict[str, UnitCounts]:
+    """Counts at the same times of the days before the switch; of all before it where there is none."""
     start, now = evidence.switched_at, evidence.now
 
     def same_time(at: datetime) -> bool:
@@ -214,7 +212,11 @@ def _counts(
     first, found = bisect_left(SCORE_EDGES, enter) + 1, dict.fromkeys(both, UnitCounts())
     for row in rows:
         unit = unit_of.get(row["device_id"])
-        if unit is not None and len(row["bin_counts"]) == len(SCORE_EDGES) + 1 and within(row["period_start"]):
+        if (
+            unit is not None
+            and len(row["bin_counts"]) == len(SCORE_EDGES) + 1
+            and within(row["period_start"])
+        ):
             known = found[unit]
             windows, alarms = row["n"] + row["n_missing"], sum(row["bin_counts"][first:])
             found[unit] = UnitCounts(known.windows + windows, known.alarms + alarms)

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from model_service.rollout import guard_statistics
-from model_service.rollout.device_progress import DeviceProgress, ProgressKind, device_progress
 from model_service.rollout.config_evidence import ConfigFinding
+from model_service.rollout.device_progress import DeviceProgress, ProgressKind, device_progress
 from model_service.rollout.guard_statistics import Answer, GuardFinding
 from model_service.rollout.holdout_judge import HoldoutFinding, holdout_finding
 from model_service.rollout.observed import Observed
@@ -145,7 +145,7 @@ def progress_of_treated(
 
 
 def _silent_from(record: RolloutRecord, phase: int, observed: Observed, now: float) -> float:
-    """Instant by which silence is judged: a device that holds a configuration says nothing until it is due."""
+    """Instant by which silence is judged: a device with a held configuration reports when it is due."""
     if record.kind != CONFIG:
         return now
     published = observed.published_at("phase", phase, record.ring(phase))
@@ -258,14 +258,16 @@ class _Phase:
         return PhaseDecision("promote", f"passed without a longer soak, although open: {open_}")
 
     def _on_config_evidence(self) -> PhaseDecision:
-        """The same of a configuration: sites are few, so what nothing speaks against goes on after its soak."""
+        """The same of a configuration: sites are few; what nothing speaks against goes on after its soak."""
         if self.finding.answer == "shown":
             return PhaseDecision("promote")
         settings, open_ = self.record.settings, self.finding.text
         if settings.lengthens and self.now < self.soak_end(settings.soak_limit_s):
             return PhaseDecision("wait", f"the soak is lengthened: {open_}")
         if settings.lengthens:
-            return PhaseDecision("ask", f"not shown that the configuration does no harm: {open_}", "not_shown")
+            return PhaseDecision(
+                "ask", f"not shown that the configuration does no harm: {open_}", "not_shown"
+            )
         return PhaseDecision("promote", f"passed without a longer soak, although open: {open_}")
 
     def _failure_text(self, bad: int, reached: int) -> str:

@@ -139,7 +139,9 @@ def computed_bundle(inputs: ConfigInputs, plan: ConfigPlan) -> ConfigBundle:
     except Exception as exc:
         raise DatasetError(f"config trainer {spec.trainer}: {type(exc).__name__}: {exc}") from exc
     if not isinstance(found, ComputedConfig):
-        raise DatasetError(f"config trainer {spec.trainer}: it gave {type(found).__name__}, no ComputedConfig")
+        raise DatasetError(
+            f"config trainer {spec.trainer}: it gave {type(found).__name__}, no ComputedConfig"
+        )
     manifest = ConfigManifest(
         name=spec.family,
         version=f"{spec.family}-0.00000000",
@@ -158,7 +160,9 @@ def computed_bundle(inputs: ConfigInputs, plan: ConfigPlan) -> ConfigBundle:
         inputs.devices
     )
     if unknown:
-        raise BundleError(f"it has tables for devices that the group has not: {', '.join(sorted(unknown)[:5])}")
+        raise BundleError(
+            f"it has tables for devices that the group has not: {', '.join(sorted(unknown)[:5])}"
+        )
     return bundle
 
 

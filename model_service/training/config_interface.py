@@ -1,7 +1,7 @@
-"""What a user's code for configurations gets and gives: entry points ``edgeloop.configs`` and ``.config_gates``.
+"""What a user's code for configurations gets and gives: entry points ``edgeloop.configs``, ``.config_gates``.
 
-A trainer is a function from ``ConfigInputs`` to ``ComputedConfig``. It must be a function of its inputs alone,
-draws included (``inputs.seed``): the gate calls it again, and other parameters are refused.
+A trainer is a function from ``ConfigInputs`` to ``ComputedConfig``. It must depend on its inputs alone, draws
+included (``inputs.seed``): the gate calls it again, and other parameters are refused.
 """
 
 from __future__ import annotations

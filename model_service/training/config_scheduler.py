@@ -1,4 +1,4 @@
-"""Computes configurations when they are due: one a family and group at a time, from a pinned cut, and proposes it.
+"""Computes configurations when they are due, from a pinned cut, and proposes them: one a family and group.
 
 What is under way stands in a mark of the registry before anything is done about it: after a crash the same
 computation is made again, with the same bytes.
@@ -190,7 +190,9 @@ class ConfigScheduler:
             note(connection, f"model/{version}/computed", version, "config_computed", detail, at)
         log.info("computed %s for group %s", version, due.group)
 
-    def _end(self, due: ConfigDue, plan: ConfigPlan, now: datetime, said: str, *, failed: bool = False) -> None:
+    def _end(
+        self, due: ConfigDue, plan: ConfigPlan, now: datetime, said: str, *, failed: bool = False
+    ) -> None:
         """End a computation that made nothing."""
         at = now.timestamp()
         if failed:
@@ -204,9 +206,7 @@ class ConfigScheduler:
             self._cuts.unpin(plan.pin)
 
     @staticmethod
-    def _write_end(
-        connection: Connection, due: ConfigDue, plan: ConfigPlan, at: float, said: str
-    ) -> None:
+    def _write_end(connection: Connection, due: ConfigDue, plan: ConfigPlan, at: float, said: str) -> None:
         requested = bool((read_mark(connection, due.mark) or {}).get("requested"))
         mark = {"plan": None, "at": at, "cut": plan.cut, "said": said, "requested": requested}
         write_mark(connection, due.mark, mark)

@@ -1,4 +1,4 @@
-"""A cloud that computes, signs and names configurations of `machine`, over real TLS before a real repository."""
+"""A cloud that signs and names configurations of `machine`, over real TLS before a real repository."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.edge_producer.updater_rig import quick_machine
 from tests.simulators.update_service import FAMILY, UpdateService
 
 PLAN = "plan"
+START = datetime(2026, 1, 1, tzinfo=UTC)
 PARAMETERS = (
     ParameterSpec(name="green_s", unit="s", min=5.0, max=60.0, shape=(2,)),
     ParameterSpec(name="offset_s", unit="s", min=0.0, max=120.0, each="device"),
@@ -42,7 +43,7 @@ def config(major=1, green=(20.0, 30.0), *, valid_from=None, offsets=None, **give
     manifest = ConfigManifest(
         **{
             "name": PLAN, "version": f"{PLAN}-0.00000000", "profile": FAMILY, "group": "default",
-            "unit": "site", "parameters": PARAMETERS, "valid_from": valid_from or datetime(2026, 1, 1, tzinfo=UTC),
+            "unit": "site", "parameters": PARAMETERS, "valid_from": valid_from or START,
             "lead_s": 0.0, "trainer": "t", "lineage": lineage(), "files": {}, **given,
         }
     )  # fmt: skip
@@ -66,7 +67,9 @@ class ConfigCloud(UpdateService):
         publish_model(self.repo, PLAN, self.online, artifact_path(PLAN, custom.version))
         return Release(version=custom.version, sha256=digest)
 
-    def name_config(self, target, *, baseline=None, cohort=EVERYBODY, reason="normal", model=None, issued=None):
+    def name_config(
+        self, target, *, baseline=None, cohort=EVERYBODY, reason="normal", model=None, issued=None
+    ):
         self.seq += 1
         now = issued or datetime.now(UTC)
         model = model or self.factory

@@ -1,10 +1,9 @@
-"""A configuration on its whole way: computed from a lake, judged, signed by two keys, rolled out site by site.
+"""A configuration on its whole way: computed from a lake, judged, signed twice, rolled out site by site.
 
 The rig: trainer, gate, engine and guard with their keys on one registry, one lake and one signed repository;
 `UpdaterRig` devices fetch from it over real TLS, and their reports go into that registry.
 """
 
-import json
 import time
 
 import numpy as np
@@ -21,9 +20,8 @@ from model_service.registry.database import Registry
 from model_service.registry.registry_tables import candidates, devices, gate_verdicts, outbox, rollouts
 from model_service.rollout import rollout_store
 from model_service.rollout.rollout_record import ENDED
-from model_service.training.config_scheduler import NOTHING_NEW, ConfigScheduler, request
+from model_service.training.config_scheduler import ConfigScheduler
 from model_service.training.run_store import read_mark
-from schemas.config_manifest import ConfigBundle, no_config
 from schemas.instants import utc_now
 from tests.edge_producer.config_cloud import PLAN, PLANNED, SPEC, ConfigCloud
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings
@@ -32,7 +30,9 @@ from tests.feature_store.lakes import T0
 from tests.simulators.config_plug_ins import install_plug_ins
 
 SITES = {"m-1": "north", "m-2": "north", "m-3": "south"}
-ROLLOUT = PLANNED.rollout.model_copy(update={"soak_s": 0.0, "reach_s": 20.0, "silent_s": 20.0, "no_holdout": True})
+ROLLOUT = PLANNED.rollout.model_copy(
+    update={"soak_s": 0.0, "reach_s": 20.0, "silent_s": 20.0, "no_holdout": True}
+)
 
 
 def profile(**spec):
@@ -50,12 +50,25 @@ class ConfigLine(ConfigCloud):
         ProfileRegistry(self.lake).register(own)
         keyed = DeviceRegistry(self.lake)
         for name, site in SITES.items():
-            keyed.register([DeviceRecord(name, "machine", site, "default", "sim", key_id=name, public_key="")])
-            values = {"device_id": name, "profile": "machine", "site": site, "grp": "default", "hardware": "sim"}
+            keyed.register(
+                [DeviceRecord(name, "machine", site, "default", "sim", key_id=name, public_key="")]
+            )
+            values = {
+                "device_id": name,
+                "profile": "machine",
+                "site": site,
+                "grp": "default",
+                "hardware": "sim",
+            }
             with self.registry.transaction() as connection:
                 connection.execute(
                     insert(devices).values(
-                        **values, key_id=name, public_key="", gateway=None, active=True, enrolled_at=time.time()
+                        **values,
+                        key_id=name,
+                        public_key="",
+                        gateway=None,
+                        active=True,
+                        enrolled_at=time.time(),
                     )
                 )
         self.open()
@@ -156,7 +169,7 @@ def test_a_configuration_is_computed_judged_signed_and_taken_over_site_by_site(l
     assert (record.state, record.kind) == ("completed", "config")
     assert set(versions(fleet).values()) == {made["version"]}
     fleet.sense()
-    assert fleet.devices["m-2"].parameters == {"green_s": [20.0, 30.0], "offset_s": 1.0}
+    assert fleet.devices["m-2"].parameters == {"green_s": (20.0, 30.0), "offset_s": 1.0}
     first = next(v for v in seen if made["version"] in v.values())
     north = {first["m-1"], first["m-2"]}
     some = [v for v in seen if 0 < sum(x == made["version"] for x in v.values()) < 3]
@@ -166,7 +179,9 @@ def test_a_configuration_is_computed_judged_signed_and_taken_over_site_by_site(l
     assert all(SITES[d] in canary for v in some[:1] for d, x in v.items() if x == made["version"])
     with line.registry.reading() as connection:
         shown = [m for m in models(connection) if m["family"] == PLAN]
-    assert [(m["version"], m["kind"], m["state"]) for m in shown] == [(made["version"], "config", "published")]
+    assert [(m["version"], m["kind"], m["state"]) for m in shown] == [
+        (made["version"], "config", "published")
+    ]
     steps = [r["step"] for r in line.rows(outbox) if r["subject"] == made["version"]]
     assert steps == ["config_computed", "gates_passed", "published"]
 

@@ -1,4 +1,4 @@
-"""A user's code for configurations as pip leaves it: a module, and a distribution that names its entry points."""
+"""A user's code for configurations as pip leaves it: a module, and a distribution with entry points."""
 
 from __future__ import annotations
 

@@ -24,9 +24,12 @@ from schemas.config_spec import ConfigSpec, parameters_of
 from schemas.durable import Disk
 from schemas.errors import BundleError, RetryableError, TrustError
 from schemas.proto import delivery_pb2 as pb
-from schemas.updates import UpdateResult, UpdateState
+from schemas.updates import Attack, UpdateResult, UpdateState
 
 log = logging.getLogger(__name__)
+
+_TRANSPORT = (Attack.TAMPERED_ARTIFACT, Attack.ENDLESS_DATA, Attack.SLOW_RETRIEVAL)
+"""Attacks that the transport may have made on a good artifact."""
 
 
 class ConfigFollower:
@@ -184,7 +187,8 @@ class ConfigFollower:
                 self._store(family).put(release.sha256, data)
                 at = bundle.manifest.switch_at(channel.issued, security=security)
         except TrustError as exc:
-            refused = record.with_refusal(release, channel.seq)
+            again = exc.attack in _TRANSPORT  # the bytes on the way may be what was bad: it is fetched anew
+            refused = record.refused if again else record.with_refusal(release, channel.seq)
             return self._refused(family, record.model_copy(update={"refused": refused}), exc)
         except (BundleError, RetryableError) as exc:
             return self._put_off(family, record, exc)

@@ -110,5 +110,7 @@ def _listed(facts: dict[str, Any]) -> list[Any]:
 
 def _values(spec: Any, value: Any) -> list[list[str]]:
     bounds = f"{spec.min:g} to {spec.max:g}"
-    named = {f"{spec.name} of {d}": v for d, v in value.items()} if spec.each == "device" else {spec.name: value}
+    named = (
+        {f"{spec.name} of {d}": v for d, v in value.items()} if spec.each == "device" else {spec.name: value}
+    )
     return [[name, spec.unit, bounds, str(table)] for name, table in named.items()]

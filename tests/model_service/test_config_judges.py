@@ -28,7 +28,7 @@ def period(device, at, alarms, windows=60, part=0):
     }  # fmt: skip
 
 
-def judged(before, after, *, sites=6, held=6, windows=60, days=2, **policy):
+def judged(before, after, *, sites=6, held=6, windows=60, days=5, swing=1, near=False, **policy):
     """The finding where treated sites alarm ``after`` times a period since the switch, held-out ones do not."""
     treated = {f"t{i}": (f"t{i}",) for i in range(sites)}
     others = {f"h{i}": (f"h{i}",) for i in range(held)}
@@ -36,9 +36,15 @@ def judged(before, after, *, sites=6, held=6, windows=60, days=2, **policy):
     for device in [*treated, *others]:
         for k in range(30):
             for day in range(1, days + 1):
-                rows.append(period(device, SWITCH + k * PERIOD - timedelta(days=day), before(device)))
+                at = SWITCH + k * PERIOD - timedelta(days=day)
+                rows.append(period(device, at, before(device) + swing * (day % 2)))
+            if near:
+                for n in range(1, 6):
+                    rows.append(period(device, SWITCH + k * PERIOD - n * 30 * PERIOD, before(device) + n % 2))
             if windows:
-                rows.append(period(device, SWITCH + k * PERIOD, after(device), windows if device in treated else 60))
+                rows.append(
+                    period(device, SWITCH + k * PERIOD, after(device), windows if device in treated else 60)
+                )
     evidence = ConfigEvidence(
         profile=PLANNED, spec=SPEC, settings=RolloutPolicy(**policy), treated=treated, held=others,
         switched_at=SWITCH, now=SWITCH + 30 * PERIOD, summaries=pa.Table.from_pylist(rows, SCHEMA), looks=1,
@@ -63,10 +69,21 @@ def test_a_rise_that_held_out_sites_share_is_none_of_the_configurations():
     assert judged(lambda _: 1, lambda _: 40, held=0).harm
 
 
-def test_history_is_that_of_the_same_time_of_day():
-    """The night before alarms on nothing, noon always does: at noon that is no rise."""
-    rows = judged(lambda _: 30, lambda _: 30, held=0)
-    assert rows.harm == ""
+def test_days_that_differ_by_themselves_make_a_rise_open_not_harm():
+    """One day in two alarms on a third of its windows: another such day shows nothing."""
+    found = judged(lambda _: 0, lambda _: 20, held=0, swing=20)
+    assert (found.harm, bool(found.open)) == ("", True)
+    assert judged(lambda _: 0, lambda _: 20, held=0, swing=1).harm
+
+
+def test_one_corridor_that_does_badly_is_harm_though_the_mean_hardly_moves():
+    found = judged(lambda _: 1, lambda d: 40 if d == "t3" else 1, sites=12)
+    assert "more alarms at t3" in found.harm
+
+
+def test_with_too_few_days_the_spans_just_before_the_switch_count():
+    assert judged(lambda _: 1, lambda d: 40 if d[0] == "t" else 1, days=0, near=True).harm
+    assert judged(lambda _: 1, lambda _: 1, days=0, near=True).harm == ""
 
 
 def test_missing_windows_are_harm_where_they_came_before():

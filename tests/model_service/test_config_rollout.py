@@ -46,7 +46,7 @@ class ConfigFleet(RolloutDeployment):
 
     def sign_config(self, major, *, group=GROUP, **given):
         """A configuration that trainer and gate have signed."""
-        bundle = config(major, offsets={name: 1.0 for name in self.names}, group=group, **given)
+        bundle = config(major, offsets=dict.fromkeys(self.names, 1.0), group=group, **given)
         data, custom, role = bundle.packed(), bundle.manifest.custom(), model_role(PLAN)
         keys, now = self.settings.keys, time.time()
         propose_model(self.repo, load_online_key(keys / "trainer", role), data, custom)
@@ -68,14 +68,15 @@ class ConfigFleet(RolloutDeployment):
         plan, model = self.configs[device], self.installed[device]
         report = ReportRequest(
             device_id=device, report_no=number, nonce=f"{device}/{number}", state=state, result=result,
-            channel_seq=channel.seq, rollout_id=channel.rollout_id, detail=detail, attempted=of(PLAN, attempted),
+            channel_seq=channel.seq, rollout_id=channel.rollout_id, detail=detail,
+            attempted=of(PLAN, attempted),
             installed=[of(FAMILY, model), of(PLAN, plan)],
         )  # fmt: skip
         with self.registry.transaction() as connection:
             record_report(connection, report, time.time())
 
     def follow(self, *, bad=(), holding=()):
-        """Devices do at once what documents want; ``bad`` ones restore, ``holding`` ones wait for the instant."""
+        """Devices do at once what documents want; ``bad`` ones restore, ``holding`` ones hold it."""
         for device in self.names:
             channel = self.in_force(device)
             wanted = None if channel is None else channel.wanted(device).get(PLAN)
@@ -184,7 +185,9 @@ def test_a_configuration_queues_behind_a_model_and_starts_by_itself(fleet):
 
 @pytest.mark.parametrize("passing", ["config", "model"])
 def test_a_security_release_passes_models_and_configurations(fleet, passing):
-    running, other = (fleet.sign, fleet.sign_config) if passing == "config" else (fleet.sign_config, fleet.sign)
+    running, other = (
+        (fleet.sign, fleet.sign_config) if passing == "config" else (fleet.sign_config, fleet.sign)
+    )
     running(1)
     fleet.engine_.tick()
     fleet.engine_.tick()
@@ -242,7 +245,11 @@ def test_the_guard_signs_no_document_that_tears_a_site(fleet):
     fleet.engine_.tick()
     record = fleet.rollout()
     first, second = list(record.units)[:2]
-    torn = {**record.units, first: record.units[first][:1], second: (*record.units[second], record.units[first][1])}
+    torn = {
+        **record.units,
+        first: record.units[first][:1],
+        second: (*record.units[second], record.units[first][1]),
+    }
     with fleet.registry.transaction() as connection:
         rollout_store.save(connection, record.model_copy(update={"units": torn}), time.time())
     fleet.guard_.tick()
@@ -264,7 +271,9 @@ def test_a_configuration_is_for_the_group_that_it_was_computed_for(fleet):
 def test_a_completed_one_can_be_taken_back(fleet):
     fleet.sign_config(1)
     assert fleet.run(1).state == "completed"
-    fleet.command("control_rollout", rollout_id=f"{GROUP}-1", action="back", reason="worse", roles=["operator"])
+    fleet.command(
+        "control_rollout", rollout_id=f"{GROUP}-1", action="back", reason="worse", roles=["operator"]
+    )
     fleet.engine_.tick()
     assert fleet.run(1, until=("rolled_back",)).state == "rolled_back"
     assert set(fleet.configs.values()) == {NONE}

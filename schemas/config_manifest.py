@@ -25,6 +25,8 @@ CONFIG_FILE = "config.json"
 CONFIG_MEMBERS = (MANIFEST, CONFIG_FILE)
 MAX_CONFIG_BYTES = 4 * 1024**2
 """Largest artifact of a configuration."""
+MAX_CONFIG_FILE_BYTES = 8 * 1024**2
+"""Most bytes of both its files together: twenty a number, and as many for names."""
 _ANY_OPSET = 1
 """A configuration needs no operator; the signed ``custom`` of a target has a number all the same."""
 
@@ -154,6 +156,8 @@ class ConfigBundle:
         Raises:
             BundleError: A file is missing, altered, or not what the manifest's schema says.
         """
+        if (size := sum(map(len, files.values()))) > MAX_CONFIG_FILE_BYTES:
+            raise BundleError(f"{origin}: {size} bytes unpacked; the limit is {MAX_CONFIG_FILE_BYTES}")
         if missing := set(CONFIG_MEMBERS) - set(files):
             raise BundleError(f"{origin}: lacks {', '.join(sorted(missing))}")
         manifest = parse_config_manifest(files[MANIFEST], origin)

@@ -173,7 +173,7 @@ class UnitCounts(NamedTuple):
 
 
 def alarms_and_windows(evidence: ConfigEvidence) -> ConfigFinding:
-    """The built-in judge: alarms and missing windows since the switch, against own history and held-out units.
+    """The built-in judge: alarms and missing windows against own history and held-out units.
 
     Days differ more than windows do, so the span is the unit: what treated units show beyond held-out ones
     since the switch is compared with the same number at the same time of earlier days (or, with too few days,

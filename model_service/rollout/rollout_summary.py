@@ -42,7 +42,7 @@ def judged_by_lake(lake_root: Path, profiles: KnownProfiles) -> Judged:
     return judged
 
 
-def summary(  # noqa: PLR0913, PLR0917  (what it reads, each for itself)
+def summary(
     connection: Connection,
     record: RolloutRecord,
     policy: FleetPolicy,

@@ -201,6 +201,18 @@ ATTACKS = {
 }
 
 
+def test_a_bomb_in_an_artifact_is_refused_before_it_is_parsed(cloud, start):
+    rig, first = in_force(cloud, start)
+    bundle = config(2)
+    files = {**bundle.files, "config.json": bundle.files["config.json"] + b" " * 9_000_000}
+    data = pack(files, CONFIG_MEMBERS)
+    assert len(data) < 10_000
+    cloud.name_config(cloud.sign_config(bundle, data=data), baseline=first)
+    told = driven(rig, result="no_change_refused", attack=Attack.UNSAFE_CONTENT)
+    assert "bytes unpacked" in told["detail"]
+    assert told["version"] == first.version
+
+
 @pytest.mark.parametrize("what", ATTACKS)
 def test_attacks_on_a_configuration_are_named_and_touch_neither_it_nor_the_model(cloud, start, what):
     rig, first = in_force(cloud, start)

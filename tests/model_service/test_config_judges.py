@@ -1,4 +1,4 @@
-"""The built-in judge of configurations: alarms and missing windows, against own history and held-out units."""
+"""The built-in judge of configurations: alarms and missing windows against history and held-out units."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -23,13 +23,13 @@ def period(device, at, alarms, windows=60, part=0):
     bins = [0] * (len(SCORE_EDGES) + 1)
     bins[0], bins[-1] = windows - alarms, alarms
     return {
-        "device_id": device, "feature": "score", "part": part, "n": windows, "n_missing": 0, "bin_counts": bins,
-        "period_start": at,
+        "device_id": device, "feature": "score", "part": part, "n": windows, "n_missing": 0,
+        "bin_counts": bins, "period_start": at,
     }  # fmt: skip
 
 
 def judged(before, after, *, sites=6, held=6, windows=60, days=5, swing=1, near=False, **policy):
-    """The finding where treated sites alarm ``after`` times a period since the switch, held-out ones do not."""
+    """The finding where devices alarm so often a period before and after; treated ones are t0, t1, …"""
     treated = {f"t{i}": (f"t{i}",) for i in range(sites)}
     others = {f"h{i}": (f"h{i}",) for i in range(held)}
     rows = []

@@ -8,20 +8,28 @@ import time
 
 import numpy as np
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
+from feature_store.cut_store import CutStore
 from feature_store.lake_registry import DeviceRecord, DeviceRegistry, ProfileRegistry
 from model_service.fleet.device_reports import record_report
 from model_service.gates.config_gates import GateOfConfigs
 from model_service.model_catalog import models
 from model_service.processes.engine_process import build_engine
 from model_service.processes.guard_process import build_guard
+from model_service.registry.bundle_store import store_bytes
+from model_service.registry.candidates import candidate_of
+from model_service.registry.candidates import insert as insert_candidate
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import candidates, devices, gate_verdicts, outbox, rollouts
 from model_service.rollout import rollout_store
 from model_service.rollout.rollout_record import ENDED
-from model_service.training.config_scheduler import ConfigScheduler
-from model_service.training.run_store import read_mark
+from model_service.training.config_building import ConfigPlan
+from model_service.training.config_interface import ComputedConfig
+from model_service.training.config_scheduler import NOTHING_NEW, ConfigScheduler, request, stored_plan
+from model_service.training.proposing import Proposer
+from model_service.training.run_store import read_mark, write_mark
+from schemas.config_manifest import ConfigBundle, ConfigManifest
 from schemas.instants import utc_now
 from tests.edge_producer.config_cloud import PLAN, PLANNED, SPEC, ConfigCloud
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings
@@ -199,3 +207,109 @@ def test_a_harm_that_the_judge_finds_takes_every_site_back_and_the_model_stays(l
     assert (record.state, record.ended_because) == ("rolled_back", "delay at the first corridor rose")
     assert set(versions(fleet).values()) == {first["version"]}
     assert {a.switch.models.active for a in fleet.updater.agents.values()} == models_before
+
+
+def test_a_configuration_is_computed_when_it_is_due_and_something_is_new(line):
+    line.trainer.step()
+    assert line.candidates() == []
+    assert "no row of profile machine" in line.mark()["said"]
+    line.sense(20.0)
+    first = line.made()
+    line.engine.tick()
+    line.sense(20.0)
+    line.trainer.step()
+    assert len(line.candidates()) == 1
+    assert line.mark()["said"] == NOTHING_NEW
+    with line.registry.transaction() as connection:
+        request(connection, PLAN, "default")
+    line.sense(30.0)
+    second = line.made()
+    assert (second["major"], second["champion"], second["state"]) == (2, first["version"], "signed")
+    assert second["manifest"]["lineage"]["champion"] == first["version"]
+    pins = CutStore(line.lake).pins()
+    assert set(pins) == {f"config-{PLAN}-default-1", f"config-{PLAN}-default-2"}
+
+
+def test_a_computation_that_a_crash_broke_off_gives_the_same_bytes(line):
+    line.sense(20.0)
+    line.trainer.step()
+    [made] = line.candidates()
+    plan = ConfigPlan.of(ConfigManifest.model_validate(made["manifest"]), 1)
+    with line.registry.transaction() as connection:  # as before step 5: proposed, and not on record
+        connection.execute(delete(candidates))
+        write_mark(connection, f"config/{PLAN}/default", {"plan": stored_plan(plan)})
+    line.sense(50.0)
+    line.open()
+    again = line.made()
+    assert (again["version"], again["sha256"]) == (made["version"], made["sha256"])
+    assert again["state"] == "signed"
+
+
+def refused(line, gate):
+    [candidate] = line.candidates()
+    assert candidate["state"] == "refused"
+    found = {v["gate"]: v["detail"]["says"] for v in line.rows(gate_verdicts) if not v["passed"]}
+    assert list(found) == [gate]
+    line.engine.tick()
+    assert line.rows(rollouts) == []
+    return found[gate]
+
+
+def test_other_numbers_than_the_gate_computes_are_refused(line):
+    line.sense(20.0)
+    line.trainer.step()
+    [made] = line.candidates()
+    manifest = ConfigManifest.model_validate(made["manifest"])
+    hostile = ConfigBundle.made(manifest, {"green_s": [59.0, 59.0], "offset_s": {}}, 1)
+    sha256, length = store_bytes(line.settings.artifacts, hostile.packed())
+    Proposer(line.settings).propose(hostile.manifest, sha256)
+    with line.registry.transaction() as connection:
+        connection.execute(delete(candidates))
+        stored = candidate_of(hostile.manifest, run_id="", champion="", sha256=sha256, length=length, now=1.0)
+        insert_candidate(connection, stored, hostile.manifest)
+    line.gate.step()
+    assert "config.json" in refused(line, "rebuild")
+
+
+def test_a_gate_of_the_profile_refuses_with_its_words_and_so_does_one_that_raises(line, plug_in):
+    line.sense(55.0)
+    line.made()
+    assert refused(line, "green_gate") == "the first green is below 50 s"
+    plug_in.gate = None
+    with line.registry.transaction() as connection:
+        request(connection, PLAN, "default")
+    line.sense(20.0)
+    assert line.made()["state"] == "refused"
+    assert "TypeError" in line.rows(gate_verdicts)[-1]["detail"]["says"]
+
+
+def raises(_):
+    raise RuntimeError("no queue")
+
+
+WRONG = {
+    "lies outside 0 to 120": lambda _: ComputedConfig({"green_s": [20, 20], "offset_s": {"m-1": 999.0}}),
+    "RuntimeError: no queue": raises,
+    "it gave int, no ComputedConfig": lambda _: 7,
+}
+
+
+@pytest.mark.parametrize("says", WRONG)
+def test_what_a_trainer_does_wrong_is_said_and_nothing_is_proposed(line, plug_in, says):
+    line.sense(20.0)
+    plug_in.plan = WRONG[says]
+    line.trainer.step()
+    assert line.candidates() == []
+    assert says in line.mark()["said"]
+    assert CutStore(line.lake).pins() == {}
+    assert [r["step"] for r in line.rows(outbox)] == ["config_failed"]
+
+
+def test_a_family_without_keys_says_what_to_do_and_stops_no_process(tmp_path, plug_in):
+    assert plug_in
+    with ConfigLine(tmp_path / "cloud", profile()) as line:
+        (line.settings.keys / "trainer" / f"models-{PLAN}.pem").unlink()
+        line.sense(20.0)
+        line.trainer.step()
+        assert "models-plan" in line.mark()["said"]
+        line.registry.close()

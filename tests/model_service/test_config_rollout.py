@@ -42,6 +42,8 @@ class ConfigFleet(RolloutDeployment):
                 connection.execute(update(devices).where(devices.c.device_id == name).values(site=site))
         self.sites = {name: f"site-{i % 4}" for i, name in enumerate(self.names)}
         self.configs = dict.fromkeys(self.names, NONE)
+        for name in self.names:  # as every device does when its process starts
+            self.tell(name, None, "idle", "", None)
         self.engine_, self.guard_ = self.engine(), self.guard()
 
     def sign_config(self, major, *, group=GROUP, **given):
@@ -63,14 +65,14 @@ class ConfigFleet(RolloutDeployment):
             connection.execute(insert(gate_verdicts).values(**verdict, evaluated_at=now))
         return Release(version=made.version, sha256=digest)
 
-    def tell(self, device, channel, state, result, attempted, detail=""):
+    def tell(self, device, channel, state, result, attempted):
         number = self.numbers[device] = self.numbers.get(device, 0) + 1
         plan, model = self.configs[device], self.installed[device]
+        about = {} if channel is None else {"channel_seq": channel.seq, "rollout_id": channel.rollout_id}
         report = ReportRequest(
             device_id=device, report_no=number, nonce=f"{device}/{number}", state=state, result=result,
-            channel_seq=channel.seq, rollout_id=channel.rollout_id, detail=detail,
-            attempted=of(PLAN, attempted),
-            installed=[of(FAMILY, model), of(PLAN, plan)],
+            attempted=None if attempted is None else of(PLAN, attempted),
+            installed=[of(FAMILY, model), of(PLAN, plan)], **about,
         )  # fmt: skip
         with self.registry.transaction() as connection:
             record_report(connection, report, time.time())

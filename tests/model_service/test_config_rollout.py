@@ -33,6 +33,7 @@ class ConfigFleet(RolloutDeployment):
     def __init__(self, root, **rollout):
         super().__init__(root)
         ceremony.init(self.settings, [PLAN], {})
+        rollout = {"soak_s": 0.001, "longest_soak_s": 0.001, **rollout}  # no soak is lengthened
         self.own = quick_profile(**rollout).model_copy(update={"configs": (SPEC,)})
         self.use(self.own)
         self.names = self.join(12)
@@ -212,6 +213,20 @@ def test_a_configuration_of_the_family_ends_one_under_way_but_no_model_waits_les
     assert record.state == "superseded"
     assert fleet.run(2).state == "completed"
     assert set(fleet.configs.values()) == {second}
+
+
+def test_a_profile_that_lengthens_soaks_waits_and_then_asks_an_approver(tmp_path):
+    fleet = ConfigFleet(tmp_path, longest_soak_s=3600.0)
+    release = fleet.sign_config(1)
+    for _ in range(10):
+        fleet.turn()
+    assert (fleet.rollout().state, fleet.rollout().lengthened) == ("running", (0,))
+    clock = time.time
+    fleet.engine_.clock = fleet.guard_.clock = lambda: clock() + 3700
+    record = fleet.run(1, until=("paused",))
+    assert (record.pause.kind, record.pause.needs) == ("not_shown", "approver")
+    assert len(whole_sites(fleet, fleet.treated(release))) == 1
+    fleet.registry.close()
 
 
 def test_a_site_that_fails_takes_all_back_to_what_was_before(fleet):

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_producer.books import BookKey, ledger_of
 from edge_producer.clock import Clock
+from edge_producer.config_switch import ConfigSwitch
 from edge_producer.decider import Decider, LocalDecision
 from edge_producer.device_identity import DeviceIdentity
 from edge_producer.device_update import NEVER_US, REWIND_PERIODS, BootTerms, DeviceUpdate
@@ -50,12 +51,14 @@ class Host:
         meters: Takes latencies.
         clock: Steady seconds since 1970, for the age of rows; event times come from the source.
         new_boot_id: Returns an id that no device ever had.
+        configs: Which configuration each device decides by.
     """
 
     on_action: Callable[[str, str, float | None], None]
     meters: Meters
     clock: Clock
     new_boot_id: Callable[[], int] = random_boot_id
+    configs: ConfigSwitch = field(default_factory=ConfigSwitch)
 
 
 class Device:
@@ -71,6 +74,7 @@ class Device:
 
     Attributes:
         state_lost: That JSON could not be read; what the filter held back is lost.
+        parameters: Of the configurations by which the newest window was decided, by name.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Device:
         self._commanded: str | None = None
         self._windows = self._at_risk = 0
         self.state_lost = False
+        self.parameters = host.configs.parameters(self.device_id)
         self._go_on_from(state)
         self._begin_boot()
         self.flush()
@@ -177,6 +182,7 @@ class Device:
         """
         if self._switch.models is not self._models:
             self._change_models(self._switch.models)
+        self.parameters = self._host.configs.at_boundary(self.device_id, window.end)
         begun = time.perf_counter_ns()
         window = self._scorer.begin(window)
         features, score = self._scorer.score(self._models.active, window)

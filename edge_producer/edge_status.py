@@ -56,8 +56,16 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
         said = " ".join(str(models[k]) for k in ("state", "result", "attack", "detail") if models[k])
         yield f"model of {device}: {models['version']} {said}"
     yield from _profile_lines(status)
+    yield from _config_lines(status)
     if status["waits_because"]:
         yield f"  waits: {status['waits_because']}"
+
+
+def _config_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    for device, models in status.get("models", {}).items():
+        for family, told in models.get("configs", {}).items():
+            said = " ".join(str(told[k]) for k in ("state", "result", "attack", "detail") if told[k])
+            yield f"{family} of {device}: {told['version']} {said}"
 
 
 def _profile(status: Mapping[str, Any]) -> str:

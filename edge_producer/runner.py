@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_producer.certificate_files import CertificateWatch
 from edge_producer.clock import Clock, SteadyClock
+from edge_producer.config_switch import ConfigSwitch
 from edge_producer.device import Device, Host
 from edge_producer.device_update import DeviceUpdate
 from edge_producer.hand_over import HandOver
@@ -28,6 +29,7 @@ from edge_producer.process_parts import (
 )
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
 from edge_producer.relearn_requests import RelearnRequests
+from edge_producer.released_rows import release_held
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
 from edge_producer.sending.sealing import Sealer
@@ -120,7 +122,8 @@ class Runner:
         self._allow_keys(spool)
         self._writer = self._make_writer(parts.disk)
         new_boot_id = gateway_boot_ids(settings.gateway) if settings.gateway else random_boot_id
-        self._host = Host(self._actions.start, self._meters, self._clock, new_boot_id)
+        configs = ConfigSwitch() if updater is None else updater.configs
+        self._host = Host(self._actions.start, self._meters, self._clock, new_boot_id, configs)
         self._models = models_of(settings.devices, predictor, updater)
         self._devices = {
             name: self._make_device(name, self._profiles.running(name), self._keeper.state(name))

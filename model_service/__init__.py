@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from model_service.processes import PROCESSES as PROCESSES
     from model_service.refusal_counts import RefusalCounts as RefusalCounts
     from model_service.refusal_counts import read_refusals as read_refusals
+    from model_service.registry import bundle_store as bundle_store
     from model_service.registry import candidates as candidates
     from model_service.registry import registry_tables as registry_tables
     from model_service.registry.candidates import Candidate as Candidate
@@ -103,6 +104,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "authority": ("model_service.identity.authority", None),
     "bank_store": ("model_service.detectors.bank_store", None),
     "bundle_files": ("model_service.models.bundle_files", None),
+    "bundle_store": ("model_service.registry.bundle_store", None),
     "candidates": ("model_service.registry.candidates", None),
     "ceremony": ("model_service.trust.ceremony", None),
     "compute_features": ("model_service.models.features", "compute"),
@@ -170,6 +172,7 @@ __all__ = [
     "authority",
     "bank_store",
     "bundle_files",
+    "bundle_store",
     "candidates",
     "ceremony",
     "compute_features",

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, select
 from model_service.registry import candidates
 from model_service.registry.bundle_store import factory_bundle_of, factory_families
 from model_service.registry.candidates import Candidate
-from model_service.registry.registry_tables import gate_verdicts
+from model_service.registry.registry_tables import gate_verdicts, trainer_marks
 from model_service.training import run_store
 from schemas.bundle_archive import pack
 from schemas.errors import RegistryError
@@ -52,6 +52,36 @@ def model(connection: Connection, version: str) -> Facts:
     manifest = {name: value for name, value in stated if name not in _HEAVY}
     run = _run(connection, candidate.run_id)
     return {**facts, "sha256": candidate.sha256, "run": run, "manifest": manifest}
+
+
+def configs(connection: Connection, family: str = "") -> list[Facts]:
+    """Every configuration, oldest first, with its group, instant and cut; and what came of the last attempt.
+
+    Args:
+        connection: To the registry.
+        family: Of this family only; empty: all.
+    """
+    found = []
+    for candidate in candidates.every_candidate(connection, family):
+        if candidate.is_config:
+            stated = candidates.manifest_of(connection, candidate.version)
+            own = {k: stated[k] for k in ("profile", "group", "unit", "valid_from", "lead_s", "trainer")}
+            found.append({**_candidate(candidate, stated["lineage"]["cut"]), **own})
+    return found
+
+
+def config_attempts(connection: Connection) -> list[Facts]:
+    """What came of the last computation of each family and group: what it made, or why it made nothing."""
+    marks = connection.execute(select(trainer_marks).where(trainer_marks.c.name.like("config/%"))).mappings()
+    found = []
+    for mark in marks:
+        _, family, group = mark["name"].split("/", 2)
+        value = mark["value"]
+        at = _instant(value["at"]) if "at" in value else None
+        under_way = value.get("plan") is not None or bool(value.get("requested"))
+        said = "under way" if under_way else value.get("said", "")
+        found.append({"family": family, "group": group, "at": at, "says": said})
+    return sorted(found, key=lambda f: (f["family"], f["group"]))
 
 
 def verdicts(connection: Connection, version: str) -> list[Facts]:

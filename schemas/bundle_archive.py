@@ -1,4 +1,4 @@
-"""A bundle as one file: a tar of exactly three members in one zstd frame, written and read with bounds.
+"""A bundle as one file: a tar of its members, no more, in one zstd frame, written and read with bounds.
 
 The writer is reproducible: same files, same bytes. The reader stops at the first byte beyond the limit, so
 that a small download cannot fill a device's memory.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import mmap
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cramjam
 
@@ -24,20 +24,21 @@ _FULL = "failed to write whole buffer"
 """What the decompressor says where the room it was given is full."""
 
 
-def pack(files: Mapping[str, bytes]) -> bytes:
+def pack(files: Mapping[str, bytes], members: Sequence[str] = MEMBERS) -> bytes:
     """The artifact's bytes.
 
     Args:
-        files: Bytes by name; exactly ``MEMBERS``.
+        files: Bytes by name; exactly the members.
+        members: Names, in the order of the archive.
 
     Raises:
         BundleError: Other members, or too large.
     """
-    if set(files) != set(MEMBERS):
-        raise BundleError(f"a bundle holds {', '.join(MEMBERS)}, not {', '.join(sorted(files))}")
+    if set(files) != set(members):
+        raise BundleError(f"a bundle holds {', '.join(members)}, not {', '.join(sorted(files))}")
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name in MEMBERS:
+        for name in members:
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(files[name]), 0o444
             tar.addfile(member, io.BytesIO(files[name]))
@@ -53,11 +54,11 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     return packed
 
 
-def unpack(data: bytes) -> dict[str, bytes]:
+def unpack(data: bytes, members: Sequence[str] = MEMBERS) -> dict[str, bytes]:
     """Files of an artifact by name.
 
     Raises:
-        TrustError: Too large, no zstd, no tar, or members other than ``MEMBERS``.
+        TrustError: Too large, no zstd, no tar, or other members.
     """
     if len(data) > MAX_ARTIFACT_BYTES:
         raise TrustError(
@@ -68,7 +69,7 @@ def unpack(data: bytes) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
             for member in tar:
-                if member.name not in MEMBERS or not member.isfile() or member.name in files:
+                if member.name not in members or not member.isfile() or member.name in files:
                     raise TrustError(f"strange archive member {member.name[:80]!r}", Attack.UNSAFE_CONTENT)
                 stream = tar.extractfile(member)
                 files[member.name] = stream.read() if stream is not None else b""
@@ -76,8 +77,8 @@ def unpack(data: bytes) -> dict[str, bytes]:
         raise TrustError(
             f"the artifact is not the archive of a bundle: {exc}", Attack.UNSAFE_CONTENT
         ) from exc
-    if set(files) != set(MEMBERS):
-        raise TrustError(f"the archive lacks {sorted(set(MEMBERS) - set(files))}", Attack.UNSAFE_CONTENT)
+    if set(files) != set(members):
+        raise TrustError(f"the archive lacks {sorted(set(members) - set(files))}", Attack.UNSAFE_CONTENT)
     return files
 
 

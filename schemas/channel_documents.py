@@ -30,6 +30,8 @@ CANARY: Final = "canary"
 BROAD: Final = "broad"
 RINGS: tuple[Ring, ...] = (CANARY, BROAD)
 POLICY_PATH = "policy/fleet.json"
+CONFIG_KIND: Final = "config"
+"""Kind of a target that is a configuration; a model's says none."""
 ISSUED_FIELD = "x-edgeloop-issued"
 """Field of signed metadata: when it was signed (ISO 8601, UTC). Devices take a lower bound of the time from
 it."""
@@ -143,6 +145,7 @@ class TargetCustom(SignedDocument):
     Attributes:
         hardware: Hardware classes it may run on; empty: any.
         runtime: Range of versions of onnxruntime that it may run on; empty: any.
+        kind: ``config`` of a configuration; empty: a model. Release 0.2.0 passes over targets with a kind.
     """
 
     family: Name
@@ -150,6 +153,7 @@ class TargetCustom(SignedDocument):
     hardware: tuple[str, ...] = ()
     opset: PositiveInt
     runtime: VersionRange = ""
+    kind: Literal["", "config"] = ""
 
     @classmethod
     def of(cls, manifest: Manifest) -> TargetCustom:
@@ -164,6 +168,6 @@ class TargetCustom(SignedDocument):
 
     @model_serializer(mode="wrap")
     def _as_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the range where there is none: release 0.2.0 refuses what it does not know."""
+        """Without younger keys that say nothing: release 0.2.0 refuses what it does not know."""
         dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if value or key != "runtime"}
+        return {key: value for key, value in dumped.items() if value or key not in ("runtime", "kind")}

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from schemas.calendar_features import CALENDAR
+from schemas.config_spec import ConfigSpec, check_configs
 from schemas.decision_policy import DecisionPolicy
 from schemas.feature_set import Features, FeatureSpec
 from schemas.learning_policy import DriftPolicy, GatePolicy, RolloutPolicy, TrainingPolicy
@@ -250,6 +251,7 @@ class Profile(Section):
     gates: GatePolicy = GatePolicy()
     rollout: RolloutPolicy = RolloutPolicy()
     simulate: Simulate | None = None
+    configs: tuple[ConfigSpec, ...] = ()
 
     @property
     def featureset(self) -> str:
@@ -290,6 +292,10 @@ class Profile(Section):
         """Names of a row's numbers in order: the features, then the further outputs of the model."""
         return self.feature_names + self.model.output_columns
 
+    def config(self, family: str) -> ConfigSpec | None:
+        """What it says of a family of configurations; None: it has no such family."""
+        return next((c for c in self.configs if c.family == family), None)
+
     def canonical(self) -> dict[str, Any]:
         """Every value, as JSON has it; keys that release 0.2.0 does not know only where they are used."""
         dumped: dict[str, Any] = self.model_dump(mode="json")
@@ -305,6 +311,8 @@ class Profile(Section):
         for name, younger in (("source", self.source), ("align", self.align)):
             if younger == type(younger)():
                 del dumped[name]
+        if not self.configs:
+            del dumped["configs"]
         return dumped
 
     def canonical_form(self) -> bytes:
@@ -334,6 +342,7 @@ class Profile(Section):
         _unique("feature", self.feature_names)
         _unique("output", (PRIMARY, *self.model.outputs))
         _unique("column", self.row_columns)
+        check_configs(self.configs, self.model.family)
         self._outputs_known()
         watchable = {s.name for s in self.feature_specs() if s.sources}
         for where, names, known in (

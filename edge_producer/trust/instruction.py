@@ -68,7 +68,7 @@ def decide(verified: VerifiedState, facts: DeviceFacts, now: datetime) -> Instru
         raise TrustError(
             f"the fleet policy expired at {verified.policy.expires:%Y-%m-%d %H:%M}", Attack.FREEZE
         )
-    channel = _in_force(verified, facts)
+    channel = document_in_force(verified, facts)
     if channel is None:
         if facts.highest_seq:
             raise TrustError(
@@ -84,17 +84,17 @@ def decide(verified: VerifiedState, facts: DeviceFacts, now: datetime) -> Instru
     wanted = {family: named[family] for family in facts.families if family in named}
     changes = tuple(f for f, release in wanted.items() if facts.installed.get(f) != release)
     for family in changes:
-        _check_fit(verified, facts, family, wanted[family])
+        check_fit(verified, facts, family, wanted[family])
     if channel.seq < facts.highest_seq:
         raise TrustError(
             f"channel document {channel.seq} came after {facts.highest_seq}", Attack.REPLAYED_CHANNEL
         )
     for family in changes:
-        _check_policy(verified, family, wanted[family])
+        check_policy(verified, family, wanted[family])
     return Instruction(channel, wanted, changes)
 
 
-def _in_force(verified: VerifiedState, facts: DeviceFacts) -> ChannelDocument | None:
+def document_in_force(verified: VerifiedState, facts: DeviceFacts) -> ChannelDocument | None:
     """The newest channel document for the device; those of the canary ring bind the policy's pool only."""
     pool = verified.policy.canary.get(facts.group)
     binding = [
@@ -106,8 +106,14 @@ def _in_force(verified: VerifiedState, facts: DeviceFacts) -> ChannelDocument | 
     return max(binding, key=lambda channel: channel.seq, default=None)
 
 
-def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release: Release) -> None:
-    """Check that both keys of the family signed this very artifact, for this hardware and runtime."""
+def check_fit(
+    verified: VerifiedState, facts: DeviceFacts, family: str, release: Release, kind: str = ""
+) -> None:
+    """Return if both keys of the family signed this very artifact, as such a kind, for this device.
+
+    Raises:
+        TrustError: They did not.
+    """
     if release.sha256 is None:
         return
     path = artifact_path(family, release.version)
@@ -119,6 +125,8 @@ def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release
     custom = target.custom
     if (custom.family, custom.version) != (family, release.version):
         raise TrustError(f"{path} is signed as {custom.family} {custom.version}", Attack.MIX_AND_MATCH)
+    if custom.kind != kind:
+        raise TrustError(f"{path} is signed as {custom.kind or 'a model'}", Attack.MIX_AND_MATCH)
     if custom.hardware and facts.hardware not in custom.hardware:
         raise TrustError(
             f"refused: hardware {facts.hardware}: {release.version} runs on {', '.join(custom.hardware)}",
@@ -137,8 +145,12 @@ def _check_fit(verified: VerifiedState, facts: DeviceFacts, family: str, release
         )
 
 
-def _check_policy(verified: VerifiedState, family: str, release: Release) -> None:
-    """Check floor and revocations. Factory releases pass: a device must always be able to return to them."""
+def check_policy(verified: VerifiedState, family: str, release: Release) -> None:
+    """Check floor and revocations. Factory releases pass: a device must always be able to return to them.
+
+    Raises:
+        TrustError: It lies below the floor, or was revoked.
+    """
     if release.sha256 is None:
         return
     floor = verified.policy.floors.get(family, 0)

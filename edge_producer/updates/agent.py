@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edge_producer.device_identity import DeviceIdentity
 from edge_producer.golden_scores import golden_scores
 from edge_producer.model_switch import ModelSwitch
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
-from edge_producer.trust import TrustedTime
+from edge_producer.trust import DeviceFacts, TrustedTime, VerifiedState
 from edge_producer.trust.profile_documents import ProfileDocuments
+from edge_producer.updates.config_follower import ConfigFollower
+from edge_producer.updates.config_trial import ConfigTerms, Fetch
 from edge_producer.updates.installer import Installer
 from edge_producer.updates.instruction_reader import InstructionReader
 from edge_producer.updates.journal import Journal
@@ -85,14 +88,26 @@ class UpdateAgent:
         profiles = resources.profiles or ProfileSwitch(RunningProfile(resources.profile))
         self._profiles = ProfileFollower(self.device_id, folder, profiles, self._scored, disk)
         profiles.on_change.append(self.wake)
-        self._reports = UpdateReporter(queue, self._access, slots, resources.profile.name, self._profiles)
+        resources.configs.on_change.append(self.wake)
+        running = functools.partial(profiles.running, self.device_id)
+        terms = ConfigTerms(lambda: running().profile, resources.configs, resources.dry_call)
+        self._configs = ConfigFollower(self.device_id, folder, terms, disk)
+        self._reports = UpdateReporter(
+            queue, self._access, slots, resources.profile.name, self._profiles, self._configs
+        )
         self._start_reported = False
         self._progress = UpdateProgress(
             self.device_id, Journal(folder, disk), slots, self._report, lambda: trusted.now().timestamp()
         )
         self.installer = Installer(self._progress, slots, resources, self.wake, monotonic, switch)
         self._instructions = InstructionReader(
-            self._access, self.installer, options, resources, monotonic, self._follow_profile
+            self._access,
+            self.installer,
+            options,
+            resources,
+            monotonic,
+            self._follow_profile,
+            self._follow_configs,
         )
         self.status = self._status()
         self.checked = threading.Event()
@@ -144,6 +159,7 @@ class UpdateAgent:
                 self._schedule.check_at_once()
             if self._profiles.refresh():
                 self._report_profile()
+            self._report_configs(self._configs.refresh(self._access.time.now()))
             self._contact_service()
         except (PipelineError, OSError):
             log.exception("a step of the updater failed; retrying", extra={"device_id": self.device_id})
@@ -220,6 +236,8 @@ class UpdateAgent:
             self._report(self._progress.record, None)
             if self._profiles.record.outcome is not None:
                 self._report_profile()
+            attempts = self._configs.records.items()
+            self._report_configs([family for family, record in attempts if record.attempted is not None])
 
     def _follow_profile(self, documents: ProfileDocuments, group: str) -> None:
         """Go by what is signed about profiles; a disk that takes nothing delays that alone."""
@@ -228,6 +246,19 @@ class UpdateAgent:
                 self._report_profile()
         except OSError as exc:
             log.warning("a profile waits for the disk: %s", exc, extra={"device_id": self.device_id})
+
+    def _follow_configs(self, verified: VerifiedState, facts: DeviceFacts, fetch: Fetch) -> None:
+        """Go by what is signed about configurations; a disk that takes nothing delays them alone."""
+        try:
+            self._report_configs(self._configs.follow(verified, facts, self._access.time.now(), fetch))
+        except OSError as exc:
+            log.warning("a configuration waits for the disk: %s", exc, extra={"device_id": self.device_id})
+
+    def _report_configs(self, families: Iterable[str]) -> None:
+        for family in families:
+            if self._reports.add(self._progress.record, about_config=family):
+                self._schedule.report_at_once()
+                self.wake()
 
     def _scored(self) -> Scored | None:
         """What scores the golden windows of the model in force; None: none are at hand."""
@@ -282,6 +313,7 @@ class UpdateAgent:
             "seq": record.seq,
             "unreported": len(self._reports),
             "profile": self._profiles.status(),
+            **({"configs": configs} if (configs := self._configs.status()) else {}),
             "shadow": self.installer.shadow,
             "trials": {"on_faults": record.on_faults, "not_on_faults": record.not_on_faults},
             "restarts": {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from edge_producer.inference import RUNTIME_VERSION
 from edge_producer.trust import SERVER, DeviceFacts, VerifiedState, decide
 from edge_producer.trust.profile_documents import ProfileDocuments
+from edge_producer.updates.config_trial import Fetch
 from edge_producer.updates.download import Downloads
 from edge_producer.updates.installer import Installer
 from edge_producer.updates.onnx_graph import MAX_OPSET
@@ -46,6 +47,7 @@ class InstructionReader:
         resources: How slow downloads may be.
         monotonic: Steady seconds, any origin.
         on_profiles: Called with what a verified reply says about profiles, and the device's group.
+        on_configs: Called with a verified reply, the device's facts, and what fetches a configuration.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class InstructionReader:
         resources: UpdaterResources,
         monotonic: Callable[[], float],
         on_profiles: Callable[[ProfileDocuments, str], None],
+        on_configs: Callable[[VerifiedState, DeviceFacts, Fetch], None],
     ) -> None:
         self._on_profiles = on_profiles
+        self._on_configs = on_configs
         self._access = access
         self._installer = installer
         self._progress = installer.progress
@@ -80,7 +84,9 @@ class InstructionReader:
             time.learn(fetched.server_time, SERVER)
             verified = verifier.apply(fetched.metadata, fetched.documents)
             self._on_profiles(verified.profiles, joined.join.group)
-            instruction = decide(verified, self._facts(joined.join), time.now())
+            facts = self._facts(joined.join)
+            self._on_configs(verified, facts, self._fetcher(delivery))
+            instruction = decide(verified, facts, time.now())
         except TrustError as exc:
             self._progress.refuse_metadata(exc)
             return None
@@ -136,11 +142,26 @@ class InstructionReader:
             release=release,
             path=path,
         )
-        options, pace = self._options, self._pace
-        fetch = functools.partial(delivery.fetch_artifact, stall_s=pace.window_s, total_s=pace.total_s)
-        downloads = Downloads(options.folder / "download", fetch, options.disk, pace, self._monotonic)
+        downloads = self._downloads(delivery, "download")
         length = assignment.verified.target(path).length if path else 0
         installer.install(attempt, length, downloads, stop)
+
+    def _downloads(self, delivery: DeliveryClient, name: str) -> Downloads:
+        options, pace = self._options, self._pace
+        fetch = functools.partial(delivery.fetch_artifact, stall_s=pace.window_s, total_s=pace.total_s)
+        return Downloads(options.folder / name, fetch, options.disk, pace, self._monotonic)
+
+    def _fetcher(self, delivery: DeliveryClient) -> Fetch:
+        """Fetches configurations, into a folder of their own: a model's download goes on where it was."""
+
+        def fetch(sha256: str, length: int) -> bytes:
+            downloads = self._downloads(delivery, "download-configs")
+            downloads.forget(keep=sha256)
+            data = downloads.get(sha256, length)
+            downloads.forget()
+            return data
+
+        return fetch
 
     def _retry_s(self, wanted: ModelSet) -> float | None:
         failure = self._progress.record.failed.get(wanted.digest)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from edge_producer.inference import RUNTIME
 from edge_producer.trust import SERVER
+from edge_producer.updates.config_follower import ConfigFollower
 from edge_producer.updates.profile_follower import ProfileFollower
 from edge_producer.updates.report_queue import ReportQueue
 from edge_producer.updates.service_access import ServiceAccess
@@ -26,6 +27,7 @@ class UpdateReporter:
         slots: The device's sets of models.
         profile: Name of the device's profile.
         profiles: What became of its versions.
+        configs: What became of its configurations.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class UpdateReporter:
         slots: ModelSlots,
         profile: str,
         profiles: ProfileFollower,
+        configs: ConfigFollower,
     ) -> None:
         self._queue = queue
         self._access = access
         self._slots = slots
         self._profile = profile
         self._profiles = profiles
+        self._configs = configs
 
     def __len__(self) -> int:
         """Reports that wait."""
@@ -53,6 +57,7 @@ class UpdateReporter:
         *,
         channel_only: bool = False,
         about_profile: bool = False,
+        about_config: str = "",
     ) -> bool:
         """Queue a report of a record; False where the device has no service to report to.
 
@@ -61,6 +66,7 @@ class UpdateReporter:
             shadow: The comparison of two models that led to it, if there is one.
             channel_only: Report the newest channel document, without the last attempt.
             about_profile: Report the version of the profile that is wanted, instead of models.
+            about_config: Report this family of configurations, instead of models.
 
         Raises:
             OSError: The disk does not take it.
@@ -68,11 +74,14 @@ class UpdateReporter:
         access = self._access
         if not access.is_managed:
             return False
-        family, alone = self._slots.family, channel_only or about_profile
+        family, alone = self._slots.family, channel_only or about_profile or bool(about_config)
         report = report_of(record, self._slots.pointer(), family, channel_only=alone)
         report.profile_state.CopyFrom(self._profiles.state())
         if about_profile:
             self._profiles.put_into(report)
+        report.installed.extend(self._configs.installed())
+        if about_config:
+            self._configs.put_into(report, about_config)
         report.device_id, report.profile, report.runtime = access.device_id, self._profile, RUNTIME
         report.trusted_time_ms = int(access.time.now().timestamp() * 1000)
         if access.joined is not None:

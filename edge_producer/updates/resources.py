@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from edge_producer.config_switch import ConfigSwitch
 from edge_producer.profile_switch import ProfileSwitch
 from edge_producer.updates.artifact_content import memory_available
+from edge_producer.updates.config_trial import DryCall
 from edge_producer.updates.download import DownloadPace
 from edge_producer.updates.loaded_models import LoadedModels
 from edge_producer.updates.trials import Trials
@@ -25,6 +27,8 @@ class UpdaterResources:
         shadow_previous: Whether the earlier model goes on scoring in shadow after the watch.
         pace: How slow a download may be.
         profiles: Which version of the profile each device runs.
+        configs: Which configuration each device decides by.
+        dry_call: Calls a device's decision function with parameters; None: there is none.
     """
 
     profile: Profile
@@ -34,6 +38,8 @@ class UpdaterResources:
     shadow_previous: bool = False
     pace: DownloadPace = field(default_factory=DownloadPace)
     profiles: ProfileSwitch | None = None
+    configs: ConfigSwitch = field(default_factory=ConfigSwitch)
+    dry_call: DryCall | None = None
 
     @classmethod
     def of(

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from edge_producer.config_switch import ConfigSwitch
 from edge_producer.device_identity import DeviceIdentity, DeviceKeys, load_or_create
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import UpdateAgent
+from edge_producer.updates.config_trial import DryCall
 from edge_producer.updates.gateway_membership import GatewayMembership
 from edge_producer.updates.profile_record import starting_profiles
 from edge_producer.updates.resources import UpdaterResources
@@ -52,10 +54,12 @@ class Updater:
         keys: The devices' keys; read here unless given.
         patient: A device whose updater cannot start now (a full, read-only or damaged disk) gets the models
             that can be had, and its updater later. Otherwise that is an error.
+        dry_call: Calls a device's decision function with parameters, to try them; None: there is none.
 
     Attributes:
         agents: Updaters that have started, by device id.
         profiles: Which version of the profile each device runs; the sensing loop goes by it.
+        configs: Which configuration each device decides by; the sensing loop takes them over.
 
     Raises:
         OperatorError: Another process updates these devices.
@@ -73,6 +77,7 @@ class Updater:
         keys: DeviceKeys | None = None,
         *,
         patient: bool = False,
+        dry_call: DryCall | None = None,
     ) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -81,7 +86,10 @@ class Updater:
         self.profiles = starting_profiles(profile, settings.updates_dir, settings.devices, disk)
         shadows, running = settings.shadow_previous, self.profiles.process.profile
         resources = resources or UpdaterResources.of(running, shadow_previous=shadows)
-        self._resources = replace(resources, profiles=self.profiles)
+        self.configs = ConfigSwitch()
+        self._resources = replace(resources, profiles=self.profiles, configs=self.configs)
+        if dry_call is not None:
+            self._resources = replace(self._resources, dry_call=dry_call)
         self._options = UpdaterOptions(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,

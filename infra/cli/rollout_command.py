@@ -121,7 +121,7 @@ def status(
         show_text("")
         show_table("devices", ["treated>", *(f"{k}>" for k in _COUNTS)], [_counts(numbers)])
         show_text("")
-        show_table("guard", ["what", "value", "meaning…"], _guard_rows(numbers))
+        show_table("guard", ["what", "value", "meaning…"], _guard_rows(numbers, found))
         if slices := _slice_rows(numbers):
             show_text("")
             show_table("slices", ["slice", "devices>", "worst", "p>", "what it shows…"], slices)
@@ -205,7 +205,10 @@ def _counts(numbers: dict[str, Any]) -> list[object]:
     return [count(numbers[name]) for name in ("treated", *_COUNTS)]
 
 
-def _guard_rows(numbers: dict[str, Any]) -> list[list[object]]:
+def _guard_rows(numbers: dict[str, Any], found: dict[str, Any]) -> list[list[object]]:
+    if found["kind"] == "config":
+        judge = found["judge"] or {"answer": "waits", "text": "the instant of the newest phase is not over"}
+        return [["judge", judge["answer"], judge["text"]]]
     n = numbers["guard_devices"]
     if not n:
         return [["paired shadow", numbers["guard"], numbers["guard_text"]]]
@@ -314,7 +317,8 @@ def _summary(ctx: typer.Context, rollout_id: str, group: str) -> dict[str, Any]:
             raise RegistryError("there is no rollout yet: `edgeloop rollout start VERSION --group GROUP`")
         record = rollout_store.load(connection, chosen)
         policy = ceremony.open_repository(settings).policy()
-        return rollout_summary.summary(connection, record, policy, profiles.family, time.time())
+        judged = rollout_summary.judged_by_lake(settings.lake_root, profiles)
+        return rollout_summary.summary(connection, record, policy, profiles.family, time.time(), judged)
 
     found: dict[str, Any] = look_up(ctx, summarise)
     return found

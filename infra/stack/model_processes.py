@@ -55,7 +55,8 @@ def prepare(
         settings.root.mkdir(parents=True, exist_ok=True)
         authority.init_pki(settings)
         if not ceremony.is_initialised(settings):
-            families = sorted({load_profile(p).model.name for p in shipped.values()})
+            profiles = [load_profile(path) for path in shipped.values()]
+            families = sorted({f for p in profiles for f in (p.model.name, *(c.family for c in p.configs))})
             progress(ceremony.init(settings, families, {GROUP: CANARY_POOL, PROBES: EVERYBODY}, progress))
             _sign_shipped(settings, shipped, progress)
         _name_newer(settings, shipped, progress)

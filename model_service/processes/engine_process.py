@@ -21,6 +21,7 @@ from model_service.registry.database import Registry
 from model_service.rollout.alarm_rates import LakeRates
 from model_service.rollout.channel_publisher import ChannelPublisher
 from model_service.rollout.channel_renewal import ChannelRenewal
+from model_service.rollout.config_judges import LakeJudges
 from model_service.rollout.engine import Engine
 from model_service.rollout.launch import RolloutLauncher
 from model_service.rollout.release_outcomes import EVERY_S as OUTCOMES_S
@@ -142,4 +143,7 @@ def build_engine(
     )
     launcher = RolloutLauncher(registry, repo, online, profiles)
     rates = LakeRates(settings.lake_root)
-    return Engine(registry, channel_publisher, launcher, profiles, rates, settings.channel_s, time.time)
+    judges = LakeJudges(settings.lake_root)
+    return Engine(
+        registry, channel_publisher, launcher, profiles, rates, judges, settings.channel_s, time.time
+    )

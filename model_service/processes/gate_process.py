@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 
+from model_service.gates.config_gates import GateOfConfigs
 from model_service.gates.gate import Gate
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.registry.database import Registry
@@ -23,4 +24,6 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
     """
     with closing(Registry.open(settings.database_url, settings.root)) as registry:
         gate = Gate(settings, registry)
-        ProcessLoop([ProcessJob("candidates", gate.step)], settings.tick_s).run(stop)
+        configs = GateOfConfigs(settings, registry)
+        jobs = [ProcessJob("candidates", gate.step), ProcessJob("configurations", configs.step)]
+        ProcessLoop(jobs, settings.tick_s).run(stop)

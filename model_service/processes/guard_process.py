@@ -11,6 +11,7 @@ from model_service.fleet.known_profiles import KnownProfiles
 from model_service.processes.process_loop import ProcessJob, ProcessLoop
 from model_service.registry.database import Registry
 from model_service.rollout.alarm_rates import LakeRates
+from model_service.rollout.config_judges import LakeJudges
 from model_service.rollout.guard_evaluator import GuardEvaluator
 from model_service.settings import ModelSettings
 from model_service.trust.keys import load_online_key
@@ -48,4 +49,5 @@ def build_guard(settings: ModelSettings, registry: Registry, lake: Lake) -> Guar
         LakeRates(settings.lake_root),
         settings.channel_s,
         time.time,
+        LakeJudges(settings.lake_root),
     )

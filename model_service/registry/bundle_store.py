@@ -13,6 +13,7 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.registry import candidates
 from model_service.stored_artifacts import put_artifact
 from schemas.bundle_archive import MAX_ARTIFACT_BYTES, pack, unpack
+from schemas.config_manifest import ConfigBundle
 from schemas.errors import BundleError, RegistryError, TrustError
 
 GENERIC_FAMILY = "robust"
@@ -25,8 +26,24 @@ def store_artifact(folder: Path, bundle: BundleFiles) -> tuple[str, int]:
     Returns:
         SHA-256 of the artifact, which is also its file name, and its length in bytes.
     """
-    data = pack(bundle.files)
+    return store_bytes(folder, pack(bundle.files))
+
+
+def store_bytes(folder: Path, data: bytes) -> tuple[str, int]:
+    """As ``store_artifact``, of an artifact's bytes."""
     return put_artifact(folder, data), len(data)
+
+
+def config_of(folder: Path, digest: str, version: str) -> ConfigBundle:
+    """The configuration of an artifact; all digests are verified.
+
+    Raises:
+        BundleError: It is missing, altered or not this version.
+    """
+    try:
+        return ConfigBundle.unpacked(_artifact_bytes(folder, digest), version)
+    except TrustError as exc:
+        raise BundleError(f"artifact {digest[:12]}: {exc}") from exc
 
 
 def read_artifact(folder: Path, digest: str) -> BundleFiles:
@@ -35,6 +52,14 @@ def read_artifact(folder: Path, digest: str) -> BundleFiles:
     Raises:
         BundleError: It is missing, altered or not a bundle.
     """
+    data = _artifact_bytes(folder, digest)
+    try:
+        return BundleFiles.of(unpack(data), f"artifact {digest[:12]}")
+    except TrustError as exc:
+        raise BundleError(f"artifact {digest[:12]}: {exc}") from exc
+
+
+def _artifact_bytes(folder: Path, digest: str) -> bytes:
     path = folder / digest
     try:
         if path.stat().st_size > MAX_ARTIFACT_BYTES:
@@ -44,10 +69,7 @@ def read_artifact(folder: Path, digest: str) -> BundleFiles:
         raise BundleError(f"artifact {digest[:12]}: cannot be read: {exc.strerror}") from exc
     if hashlib.sha256(data).hexdigest() != digest:
         raise BundleError(f"artifact {digest[:12]}: its bytes do not have the digest of its name")
-    try:
-        return BundleFiles.of(unpack(data), f"artifact {digest[:12]}")
-    except TrustError as exc:
-        raise BundleError(f"artifact {digest[:12]}: {exc}") from exc
+    return data
 
 
 def factory_families() -> list[str]:

@@ -17,10 +17,14 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, sele
 from sqlalchemy import insert as insert_into
 
 from model_service.registry import registry_tables
+from schemas.channel_documents import CONFIG_KIND
+from schemas.config_manifest import ConfigManifest
 from schemas.manifest import Manifest
 from schemas.model_version import ModelVersion
 
 _c = registry_tables.candidates.c
+AnyManifest = Manifest | ConfigManifest
+"""Of a model, or of a configuration."""
 
 
 class CandidateState(StrEnum):
@@ -61,7 +65,7 @@ class Candidate:
 
     Attributes:
         major: Number within the family; grows with every candidate.
-        kind: anomaly or classifier.
+        kind: anomaly, classifier or config.
         run_id: Training run that made it; empty: none did.
         champion: Version that it was trained to replace.
         sha256: Of the artifact.
@@ -83,6 +87,11 @@ class Candidate:
     created_at: float
     updated_at: float
 
+    @property
+    def is_config(self) -> bool:
+        """Whether it is a configuration, not a model."""
+        return self.kind == CONFIG_KIND
+
     @classmethod
     def of(cls, row: RowMapping) -> Self:
         """The candidate of a row."""
@@ -94,7 +103,7 @@ class Candidate:
 
 
 def candidate_of(
-    manifest: Manifest, *, run_id: str, champion: str, sha256: str, length: int, now: float
+    manifest: AnyManifest, *, run_id: str, champion: str, sha256: str, length: int, now: float
 ) -> Candidate:
     """The candidate of a bundle, in its first state.
 
@@ -122,7 +131,7 @@ def candidate_of(
     )
 
 
-def insert(connection: Connection, candidate: Candidate, manifest: Manifest) -> None:
+def insert(connection: Connection, candidate: Candidate, manifest: AnyManifest) -> None:
     """Store a new candidate."""
     values = {**candidate.row(), "manifest": manifest.model_dump(mode="json")}
     connection.execute(insert_into(registry_tables.candidates).values(**values))

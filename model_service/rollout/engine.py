@@ -15,11 +15,12 @@ from model_service.registry.registry_tables import devices
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.alarm_rates import LakeRates
 from model_service.rollout.channel_publisher import ChannelPublisher
+from model_service.rollout.config_judges import LakeJudges
 from model_service.rollout.launch import ENGINE_ACTOR, RolloutLauncher, begin, profile_of, queues
 from model_service.rollout.observed import Observed
 from model_service.rollout.observing import RolloutReports, marker, observe, with_rates
 from model_service.rollout.rollout_commands import RolloutCommands
-from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import ACTIVE, CONFIG, PROFILE, RolloutRecord
 from model_service.rollout.transitions import Transition, supersede
 from schemas.errors import PipelineError, RegistryError
 
@@ -43,6 +44,7 @@ class Engine:
         launcher: Publishes models and drafts rollouts.
         profiles: Profiles of the devices.
         rates: Alarm rates of treated and held-out devices.
+        judges: Judge configurations by what the lake holds.
         lifetime_s: Lifetime of a channel document.
         clock: UTC seconds.
     """
@@ -52,6 +54,7 @@ class Engine:
     launcher: RolloutLauncher
     profiles: KnownProfiles
     rates: LakeRates
+    judges: LakeJudges
     lifetime_s: float
     clock: Callable[[], float]
     _last_marker: tuple[Any, ...] = ()
@@ -176,4 +179,6 @@ class Engine:
         if record.kind == PROFILE:
             return observed
         profile = profile_of(connection, record.group, record.family, self.profiles)
+        if record.kind == CONFIG:
+            return self.judges.with_finding(record, observed, profile, self.clock())
         return with_rates(connection, record, observed, self.rates, profile)

@@ -15,10 +15,11 @@ from model_service.registry.database import Registry
 from model_service.registry.registry_tables import commands, gate_verdicts
 from model_service.rollout import rollout_store
 from model_service.rollout.alarm_rates import LakeRates
+from model_service.rollout.config_judges import LakeJudges
 from model_service.rollout.guard_review import GuardFacts, GuardRuling, examine
 from model_service.rollout.launch import profile_of, release_of, settings_of
 from model_service.rollout.observing import RolloutReports, observe, with_rates
-from model_service.rollout.rollout_record import RolloutRecord
+from model_service.rollout.rollout_record import CONFIG, RolloutRecord
 from model_service.rollout.rollout_store import ChannelRequest
 from model_service.trust import channel_targets
 from model_service.trust.metadata import CryptoSigner
@@ -42,6 +43,7 @@ class GuardEvaluator:
         rates: Alarm rates of treated and held-out devices.
         lifetime_s: Longest life of a channel document.
         clock: UTC seconds.
+        judges: Judge configurations by what the lake holds.
     """
 
     registry: Registry
@@ -51,6 +53,7 @@ class GuardEvaluator:
     rates: LakeRates
     lifetime_s: float
     clock: Callable[[], float]
+    judges: LakeJudges
 
     def tick(self) -> bool:
         """Decide the oldest proposal, if there is one; returns whether one was decided."""
@@ -87,7 +90,10 @@ class GuardEvaluator:
         reports = RolloutReports.of(record)
         observed = observe(connection, record, reports, self.repo.policy(), self.profiles.family)
         profile = profile_of(connection, record.group, record.family, self.profiles)
-        observed = with_rates(connection, record, observed, self.rates, profile)
+        if record.kind == CONFIG:
+            observed = self.judges.with_finding(record, observed, profile, self.clock())
+        else:
+            observed = with_rates(connection, record, observed, self.rates, profile)
         phase = int(request.evidence.get("phase", -1))
         return examine(
             request.models, phase, record, self._facts(connection, record, phase), observed, self.clock()
@@ -140,7 +146,7 @@ def _published_at(
     connection: Connection, record: RolloutRecord, phase: int, own: Mapping[Ring, ChannelDocument]
 ) -> float | None:
     """When the phase's document was published, UTC seconds; None: it is not the one that is in force."""
-    ring: Ring = CANARY if phase == 0 else BROAD
+    ring: Ring = CANARY if phase == 0 and record.kind != CONFIG else BROAD
     found = [
         r
         for r in rollout_store.requests(connection, record.rollout_id)

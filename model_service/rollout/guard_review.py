@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from model_service.rollout.observed import Observed
 from model_service.rollout.phase_judge import judge
 from model_service.rollout.return_to_baseline import is_blocked
-from model_service.rollout.rollout_record import ENDED, RolloutRecord
+from model_service.rollout.rollout_record import CONFIG, ENDED, RolloutRecord
 from schemas.channel_documents import BROAD, ChannelDocument, Release
 from schemas.cohorts import EVERYBODY, NOBODY, SaltedShare
 from schemas.learning_policy import RolloutPolicy
@@ -97,7 +97,7 @@ def examine(
     elif channel.reason == "rollback":
         rules.append(_rollback(channel, facts, record, observed))
     else:
-        rules += [_target(channel, record, facts, observed), _cohort(channel, phase, record, facts)]
+        rules += [_target(channel, record, facts, observed), _cohort(channel, phase, record, facts, observed)]
     for group in rules:
         for holds, reason in group:
             if not holds:
@@ -193,7 +193,11 @@ def _target(channel: ChannelDocument, record: RolloutRecord, facts: GuardFacts, 
     ]
 
 
-def _cohort(channel: ChannelDocument, phase: int, record: RolloutRecord, facts: GuardFacts) -> Rules:
+def _cohort(
+    channel: ChannelDocument, phase: int, record: RolloutRecord, facts: GuardFacts, observed: Observed
+) -> Rules:
+    if record.kind == CONFIG:
+        return _config_cohort(channel, phase, record, facts, observed)
     before = facts.broad or facts.canary
     if before is None:
         return [(False, "no canary document of this rollout was ever published")]
@@ -215,10 +219,40 @@ def _cohort(channel: ChannelDocument, phase: int, record: RolloutRecord, facts: 
     ]
 
 
+def _config_cohort(
+    channel: ChannelDocument, phase: int, record: RolloutRecord, facts: GuardFacts, observed: Observed
+) -> Rules:
+    """As ``_cohort``: every phase of a configuration is of the broad ring, and treats whole sites."""
+    before = facts.broad
+    due = phase == record.phase and 0 <= phase <= record.last_phase and (before is not None or phase == 0)
+    planned = record.cohort(phase) if due else NOBODY
+    proposed, cohort = _described(channel.cohort), channel.cohort
+    last = NOBODY if before is None else before.cohort
+    holds = cohort.share >= last.share and (cohort.share >= 1 or set(last.devices) <= set(cohort.devices))
+    torn = [
+        site
+        for site, ids in record.units.items()
+        if any(d in observed.members and observed.members[d].site != site for d in ids)
+    ]
+    return [
+        (record.settings == facts.settings, "the profile's [rollout] changed since the rollout began"),
+        (due, f"phase {phase} is not the rollout's next"),
+        (
+            cohort == planned,
+            f"the cohort ({proposed}) is not that of phase {phase} ({_described(planned)})",
+        ),
+        (holds, f"the cohort ({proposed}) does not hold the one before ({_described(last)})"),
+        (channel.holdout == record.held_out(phase), f"the holdout is {_described(channel.holdout)}"),
+        (not torn, f"devices of other sites stand among those of {', '.join(torn[:3])}"),
+    ]
+
+
 def _evidence(
     phase: int, record: RolloutRecord, facts: GuardFacts, observed: Observed, now: float
 ) -> GuardRuling:
     """Whether the previous phase has passed by the guard's own computation."""
+    if record.kind == CONFIG and phase == 0:
+        return GuardRuling("sign")  # nothing was to be shown before
     if facts.published_at is None:
         return GuardRuling("refuse", f"phase {phase - 1} was never published")
     own = record.model_copy(update={"waived": facts.waived})

@@ -18,15 +18,17 @@ from model_service.registry.database import Registry, note
 from model_service.registry.registry_tables import device_status, devices, rollouts
 from model_service.rollout import rollout_states, rollout_store
 from model_service.rollout.cohort_draw import draw
+from model_service.rollout.config_rollouts import planned_config
 from model_service.rollout.device_fit import unfit
 from model_service.rollout.observing import members
 from model_service.rollout.profile_rollouts import begin_profile
-from model_service.rollout.rollout_record import PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import CONFIG, PROFILE, RolloutRecord
 from model_service.rollout.transitions import Transition
 from model_service.trust import model_targets
 from model_service.trust.online import OnlineSigner
 from model_service.trust.repository import TrustRepository
 from schemas.channel_documents import FleetPolicy, Release, artifact_path
+from schemas.config_manifest import no_config
 from schemas.errors import RegistryError, RejectedError, RetryableError
 from schemas.learning_policy import RolloutPolicy
 from schemas.model_version import ModelVersion
@@ -86,17 +88,35 @@ class RolloutLauncher:
                 return False
             detail = {"family": family, "sha256": candidate.sha256[:16]}
             note(connection, f"model/{version}/published", version, "published", detail, now)
-            for group in automatic_groups(connection, family, self.profiles):
-                rollout_store.create(connection, draft(group, family, version, ENGINE_ACTOR), now)
+            for group in groups_of(connection, candidate, self.profiles):
+                drafted = draft(group, family, version, ENGINE_ACTOR, config=candidate.is_config)
+                rollout_store.create(connection, drafted, now)
         log.info("published %s", version)
         return True
 
 
-def draft(group: str, family: str, version: str, actor: str, *, security: bool = False) -> RolloutRecord:
+def draft(
+    group: str, family: str, version: str, actor: str, *, security: bool = False, config: bool = False
+) -> RolloutRecord:
     """A rollout that has not begun; it gets its id when it is stored."""
     return RolloutRecord(
-        rollout_id="", group=group, family=family, version=version, created_by=actor, security=security
+        rollout_id="",
+        group=group,
+        family=family,
+        version=version,
+        created_by=actor,
+        security=security,
+        kind=CONFIG if config else "model",
     )
+
+
+def groups_of(connection: Connection, candidate: Candidate, profiles: KnownProfiles) -> list[str]:
+    """Groups in which a candidate's rollout begins by itself; a configuration is for one group alone."""
+    if not candidate.is_config:
+        return automatic_groups(connection, candidate.family, profiles)
+    stated = candidates.manifest_of(connection, candidate.version)
+    known = profiles.named(str(stated["profile"]))
+    return [str(stated["group"])] if known is not None and known.rollout.auto else []
 
 
 def automatic_groups(connection: Connection, family: str, profiles: KnownProfiles) -> list[str]:
@@ -154,6 +174,11 @@ def begin(
     """
     if record.kind == PROFILE:
         return begin_profile(connection, record, profiles)
+    if record.kind == CONFIG:
+        release = release_of(published(connection, record.version))
+        settings = settings_of(connection, record.group, record.family, profiles)
+        baseline = baseline_of(connection, record.group, record.family, profiles, config=True)
+        return rollout_states.begin(planned_config(connection, record, release, baseline, settings))
     release = release_of(published(connection, record.version))
     baseline = baseline_of(connection, record.group, record.family, profiles)
     among = members(connection, record.group, record.family, policy, profiles.family)
@@ -177,12 +202,13 @@ def begin(
 def queues(drafts: Sequence[RolloutRecord]) -> list[list[RolloutRecord]]:
     """Drafts of a group by profile or family, in the order in which one of them starts.
 
-    Security first, then versions of profiles, which are soon over, then models.
+    Security first, then versions of profiles, which are soon over, then models, then configurations.
     """
+    order = {PROFILE: 0, CONFIG: 2}
     found: dict[tuple[str, str], list[RolloutRecord]] = {}
     for draft in drafts:
         found.setdefault((draft.kind, draft.family), []).append(draft)
-    return sorted(found.values(), key=lambda q: (not q[-1].security, q[-1].kind != PROFILE))
+    return sorted(found.values(), key=lambda q: (not q[-1].security, order.get(q[-1].kind, 1)))
 
 
 def published(connection: Connection, version: str) -> Candidate:
@@ -207,9 +233,16 @@ def release_of(candidate: Candidate) -> Release:
 
 
 def baseline_of(
-    connection: Connection, group: str, family: str, profiles: KnownProfiles
+    connection: Connection, group: str, family: str, profiles: KnownProfiles, *, config: bool = False
 ) -> dict[str, Release]:
     """By family, the target of the group's last completed rollout; the factory set where there was none.
+
+    Args:
+        connection: A transaction.
+        group: The group.
+        family: Of the rollout that is to begin.
+        profiles: Profiles of the devices.
+        config: It is a family of configurations: before the first one a device has none.
 
     Raises:
         RegistryError: The family's factory set is not known.
@@ -217,7 +250,8 @@ def baseline_of(
     completed = rollout_store.last_completed(connection, group)
     names = connection.execute(select(devices.c.profile).where(devices.c.grp == group).distinct()).scalars()
     families = {family, *(f for name in names if (f := profiles.family(name)))}
-    known = {f: completed.get(f) or factory_release(connection, group, f) for f in families | set(completed)}
+    before = {**({family: no_config(family)} if config else {}), **completed}
+    known = {f: before.get(f) or factory_release(connection, group, f) for f in families | set(completed)}
     if known[family] is None:
         raise RegistryError(
             f"the factory set of {family} is not known: start a device of group {group},"
@@ -252,5 +286,5 @@ def profile_of(connection: Connection, group: str, family: str, profiles: KnownP
     """Most frequent profile of the group's devices with this family; else the one of the family's name."""
     rows = connection.execute(select(devices.c.profile).where(devices.c.grp == group, devices.c.active))
     found = (profiles.named(name) for name, _ in Counter(rows.scalars()).most_common())
-    fitting = (p for p in found if p is not None and p.model.name == family)
+    fitting = (p for p in found if p is not None and (p.model.name == family or p.config(family)))
     return next(fitting, None) or profiles.named(family)

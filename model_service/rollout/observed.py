@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from model_service.rollout.config_evidence import ConfigFinding
 from model_service.rollout.predicted_alarms import PredictedAlarms
 from model_service.rollout.rollout_record import DocumentRing
 from schemas.channel_documents import Release
@@ -165,6 +166,7 @@ class Observed:
         unfit: By device id, why a device of the group cannot take the model: it is no member.
         rates: None: there is no holdout, or the lake does not hold its rates.
         predicted: What the gate predicted of the new model; None: nothing, because it replaces none.
+        judged: What the profile's judge finds of a configuration; None: it was not asked.
     """
 
     members: Mapping[str, GroupMember]
@@ -177,6 +179,7 @@ class Observed:
     unfit: Mapping[str, str] = field(default_factory=dict)
     rates: AlarmRates | None = None
     predicted: PredictedAlarms | None = None
+    judged: ConfigFinding | None = None
 
     def newest(self, purpose: Purpose, phase: int, ring: DocumentRing) -> SentDocument | None:
         """The newest document of that purpose, phase and ring that was not withdrawn."""

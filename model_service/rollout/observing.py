@@ -22,7 +22,7 @@ from model_service.rollout.device_progress import condensed
 from model_service.rollout.observed import DeviceReport, DeviceStatus, GroupMember, Observed, PairedShadow
 from model_service.rollout.paired_reading import paired_shadow
 from model_service.rollout.predicted_alarms import predicted_alarms
-from model_service.rollout.rollout_record import PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import CONFIG, PROFILE, RolloutRecord
 from schemas.channel_documents import CANARY, ChannelDocument, FleetPolicy, Release
 from schemas.profile import Profile
 from schemas.proto.delivery_pb2 import ProfileState, ReportRequest
@@ -138,6 +138,15 @@ def observe(
             reports=read.read(connection),
             statuses=profile_statuses(connection, record.group, record.family),
             sent=[request.sent for request in rollout_store.requests(connection, record.rollout_id)],
+            successor=drafts[-1].rollout_id if drafts else "",
+        )
+    if record.kind == CONFIG:
+        return Observed(
+            members=profile_members(connection, record.group, record.profile),
+            reports=read.read(connection),
+            statuses=device_statuses(connection, record.group),
+            sent=[request.sent for request in rollout_store.requests(connection, record.rollout_id)],
+            floors=policy.floors,
             successor=drafts[-1].rollout_id if drafts else "",
         )
     newest = rollout_store.newest_published(connection, record.group)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from model_service.registry.database import note
 from model_service.registry.registry_tables import release_outcomes, rollouts
-from model_service.rollout.rollout_record import ENDED, PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import ENDED, RolloutRecord
 
 Json = dict[str, Any]
 
@@ -66,6 +66,6 @@ def due_outcomes(connection: Connection, now: float) -> list[tuple[RolloutRecord
         record = RolloutRecord.model_validate(row.record)
         again = row.outcome is not None and not row.outcome["readable"]
         revision = 0 if row.revision is None else row.revision + (not again)
-        if record.kind != PROFILE:
+        if record.kind == "model":
             found.append((record, revision))
     return found

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from model_service.rollout import guard_statistics
+from model_service.rollout.config_evidence import ConfigFinding
 from model_service.rollout.device_progress import DeviceProgress, ProgressKind, device_progress
-from model_service.rollout.guard_statistics import GuardFinding
+from model_service.rollout.guard_statistics import Answer, GuardFinding
 from model_service.rollout.holdout_judge import HoldoutFinding, holdout_finding
 from model_service.rollout.observed import Observed
 from model_service.rollout.paired_finding import PairedFinding, paired_finding
-from model_service.rollout.rollout_record import PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import CONFIG, PROFILE, RolloutRecord
 
 SMALLEST = 20
 """Until a phase is over, failures count as a share of at least this many devices, or of all that it has."""
@@ -127,6 +128,7 @@ def progress_of_treated(
 ) -> dict[str, DeviceProgress]:
     """How far each device is that the phase treats, by device id."""
     target, treats = record.target[record.family], record.treated(phase)
+    now = _silent_from(record, phase, observed, now)
     return {
         d: device_progress(
             observed.reports.get(d, ()),
@@ -142,6 +144,15 @@ def progress_of_treated(
     }
 
 
+def _silent_from(record: RolloutRecord, phase: int, observed: Observed, now: float) -> float:
+    """Instant by which silence is judged: a device with a held configuration reports when it is due."""
+    if record.kind != CONFIG:
+        return now
+    published = observed.published_at("phase", phase, record.ring(phase))
+    due = record.switch_at(now if published is None else published)
+    return now if now > due + record.settings.silent_s else 0.0
+
+
 def _quality(
     record: RolloutRecord,
     phase: int,
@@ -154,6 +165,8 @@ def _quality(
     first = [s.first.gain for s in progress.values() if s.first is not None]
     newest = [s.paired.gain for s in progress.values() if s.paired is not None]
     found = guard_statistics.judge(first, newest, settings.max_alarm_gain, settings.min_devices, record.looks)
+    if record.kind == CONFIG and not record.security:
+        return _of_config(found, observed.judged)
     if record.security or record.kind == PROFILE or phase > record.last_soaking:
         return replace(found, answer="skipped", text=f"not tested: {found.text}")
     harm = paired.harm or beside.harm
@@ -162,6 +175,16 @@ def _quality(
             observed.rates.treated, observed.rates.holdout, settings.max_alarm_gain
         )
     return replace(found, answer="harmful", text=harm) if harm else found
+
+
+def _of_config(found: GuardFinding, judged: ConfigFinding | None) -> GuardFinding:
+    """What the judge of a configuration finds, in the form of the quality guard's finding."""
+    if judged is None:
+        return replace(found, answer="not_shown", text="nothing has been judged yet")
+    if judged.harm:
+        return replace(found, answer="harmful", text=judged.harm, devices=judged.units)
+    answer: Answer = "not_shown" if judged.open else "shown"
+    return replace(found, answer=answer, text=judged.open or judged.text, devices=judged.units)
 
 
 @dataclass(frozen=True)
@@ -214,6 +237,8 @@ class _Phase:
 
     def _on_evidence(self) -> PhaseDecision:
         """The decision on a phase that must show that the model does no harm, and is over otherwise."""
+        if self.record.kind == CONFIG:
+            return self._on_config_evidence()
         not_shown = "" if self.finding.answer == "shown" else self.finding.text
         open_ = "; ".join(text for text in (not_shown, self.paired.open) if text)
         if not open_:
@@ -230,6 +255,19 @@ class _Phase:
         # Step 6: ask. A profile that lengthens no soak goes on with what nothing speaks against.
         if leaning := not_shown or ((stuck or open_) if settings.lengthens else self.paired.leans):
             return PhaseDecision("ask", f"not shown that the new model is no worse: {leaning}", "not_shown")
+        return PhaseDecision("promote", f"passed without a longer soak, although open: {open_}")
+
+    def _on_config_evidence(self) -> PhaseDecision:
+        """The same of a configuration: sites are few; what nothing speaks against goes on after its soak."""
+        if self.finding.answer == "shown":
+            return PhaseDecision("promote")
+        settings, open_ = self.record.settings, self.finding.text
+        if settings.lengthens and self.now < self.soak_end(settings.soak_limit_s):
+            return PhaseDecision("wait", f"the soak is lengthened: {open_}")
+        if settings.lengthens:
+            return PhaseDecision(
+                "ask", f"not shown that the configuration does no harm: {open_}", "not_shown"
+            )
         return PhaseDecision("promote", f"passed without a longer soak, although open: {open_}")
 
     def _failure_text(self, bad: int, reached: int) -> str:

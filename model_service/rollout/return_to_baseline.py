@@ -12,6 +12,7 @@ from model_service.rollout.device_progress import ProgressKind
 from model_service.rollout.observed import Observed
 from model_service.rollout.phase_judge import progress_of_treated
 from model_service.rollout.rollout_record import (
+    CONFIG,
     PROFILE,
     DocumentRing,
     PauseKind,
@@ -83,6 +84,8 @@ def _rings_to_return(record: RolloutRecord, observed: Observed) -> list[Document
     """The canary ring; also the broad one if its document in force names something else than the baseline."""
     if record.kind == PROFILE:
         return [PROFILE]
+    if record.kind == CONFIG:
+        return [BROAD]
     broad_published = any(
         s.ring == BROAD and s.purpose == "phase" and s.state == "published" for s in observed.sent
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select, update
 
+from model_service.registry import candidates
 from model_service.registry.database import Registry
 from model_service.registry.registry_tables import commands, gate_verdicts
 from model_service.rollout import rollout_states, rollout_store
@@ -138,7 +139,9 @@ def start(
         return answer_of(same[-1])
     if not open_ones and rollout_store.last_completed(connection, group).get(family) == release:
         raise RegistryError(f"group {group} runs {version} already")
-    record = draft(group, family, version, actor, security=security)
+    if candidate.is_config and (made_for := candidates.manifest_of(connection, version)["group"]) != group:
+        raise RegistryError(f"{version} was computed for group {made_for}, not for {group}")
+    record = draft(group, family, version, actor, security=security, config=candidate.is_config)
     return answer_of(rollout_store.create(connection, record, now))
 
 

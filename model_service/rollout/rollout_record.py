@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Final, Literal
@@ -30,8 +31,9 @@ ACTIVE: Final = ("running", "paused", "aborting")
 ENDED: Final = ("completed", "completed_partial", "superseded", "rolled_back", "rolled_back_partial")
 COMPLETED: Final = ("completed", "completed_partial")
 
-RolloutKind = Literal["model", "profile"]
+RolloutKind = Literal["model", "profile", "config"]
 PROFILE: Final = "profile"
+CONFIG: Final = "config"
 DocumentRing = Literal["canary", "broad", "profile"]
 """Ring of a channel document; ``profile``: the group's document on profiles, which binds all of it."""
 
@@ -77,6 +79,11 @@ class RolloutRecord(SignedDocument):
             releases name versions in the grammar of models, and any device of the group may be a canary.
         statement: Of a profile: what was signed about the version.
         followed: Of a profile: the same of the version that all others run, and that an abort returns to.
+        profile: Of a configuration: the profile whose devices it is for.
+        units: Of a configuration whose unit is a site: devices by site, in the order in which sites are
+            treated. A document then names the devices of the sites that it treats.
+        valid_from: Of a configuration: instant before which no device takes it over, UTC seconds.
+        lead_s: Of a configuration: seconds from a document's issue to the switch.
     """
 
     rollout_id: str
@@ -102,13 +109,19 @@ class RolloutRecord(SignedDocument):
     kind: RolloutKind = "model"
     statement: VersionStatement | None = None
     followed: VersionStatement | None = None
+    profile: str = ""
+    units: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    valid_from: float = 0.0
+    lead_s: float = 0.0
 
     def succeeds(self, active: RolloutRecord) -> bool:
         """Whether this draft ends an active rollout at its next safe point; else it waits until that ends.
 
-        A model ends the rollout of a model of its family, a version of a profile that of the same profile.
-        One for security ends that of any model.
+        A model ends the rollout of a model of its family, a version of a profile that of the same profile, a
+        configuration that of its family. One for security ends that of any model and any configuration.
         """
+        if self.security and PROFILE not in (self.kind, active.kind):
+            return True
         return self.kind == active.kind and (self.security or self.family == active.family)
 
     @property
@@ -129,7 +142,12 @@ class RolloutRecord(SignedDocument):
     @property
     def last_phase(self) -> int:
         """The last phase: with a holdout, the one that releases it."""
-        return self.last_soaking + (1 if self.holdout.share > 0 else 0)
+        return self.last_soaking + (1 if self.holds_out else 0)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether devices stay on the baseline through the last soak."""
+        return self.holdout.share > 0 or bool(self.holdout.devices)
 
     @property
     def releases(self) -> bool:
@@ -149,7 +167,8 @@ class RolloutRecord(SignedDocument):
         """Ring of a phase."""
         if self.kind == PROFILE:
             return PROFILE
-        return CANARY if phase == 0 else BROAD
+        # A configuration's canaries are whole sites, which no pool of devices bounds: two keys do instead.
+        return CANARY if phase == 0 and self.kind != CONFIG else BROAD
 
     def cohort(self, phase: int) -> SaltedShare:
         """Which devices a phase treats, before the pool and the holdout are taken into account."""
@@ -157,7 +176,23 @@ class RolloutRecord(SignedDocument):
             return self.canary
         if phase >= self.last_soaking:
             return EVERYBODY.model_copy(update={"salt": self.salt})
+        if self.units:
+            return SaltedShare(salt=self.salt, devices=self._devices_of(self.shares[phase - 1]))
         return SaltedShare(salt=self.salt, share=self.shares[phase - 1])
+
+    def _devices_of(self, share: float) -> tuple[str, ...]:
+        """Devices of the first sites that make up a share of all, the canaries at least."""
+        first = self.units_of(self.canary)
+        number = max(len(first), math.ceil(share * len(self.units)))
+        return tuple(d for site in list(self.units)[:number] for d in self.units[site])
+
+    def units_of(self, cohort: SaltedShare) -> tuple[str, ...]:
+        """Sites that a cohort includes."""
+        return tuple(site for site, ids in self.units.items() if all(map(cohort.includes, ids)))
+
+    def switch_at(self, published_at: float) -> float:
+        """When devices take a configuration over that a document named, UTC seconds."""
+        return published_at if self.security else max(self.valid_from, published_at + self.lead_s)
 
     def held_out(self, phase: int) -> SaltedShare:
         """Which devices stay on the baseline in a phase though its cohort may include them."""

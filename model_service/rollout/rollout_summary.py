@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, select
 
+from model_service.fleet.known_profiles import KnownProfiles
 from model_service.registry.registry_tables import rollouts
 from model_service.rollout import rollout_store
+from model_service.rollout.config_evidence import ConfigFinding
+from model_service.rollout.config_judges import LakeJudges
 from model_service.rollout.device_progress import ProgressKind
+from model_service.rollout.launch import profile_of
 from model_service.rollout.observed import PENDING, Observed
 from model_service.rollout.observing import FamilyOf, RolloutReports, members, observe
 from model_service.rollout.outcome_store import outcome_of
 from model_service.rollout.phase_judge import PhaseJudgement, judge
 from model_service.rollout.profile_rollouts import queued_behind
-from model_service.rollout.rollout_record import ACTIVE, PROFILE, RolloutRecord
+from model_service.rollout.rollout_record import ACTIVE, CONFIG, PROFILE, RolloutRecord
 from schemas.channel_documents import FleetPolicy, Release
 from schemas.updates import NOT_TRIED, TRIAL_SAYS
 
 Json = dict[str, Any]
 
 
+Judged = Callable[[Connection, RolloutRecord, Observed, float], Observed]
+"""Adds what the judge of a configuration finds now."""
+
+
+def judged_by_lake(lake_root: Path, profiles: KnownProfiles) -> Judged:
+    """Asks the judges that the profiles name, as engine and guard do."""
+    judges = LakeJudges(lake_root)
+
+    def judged(connection: Connection, record: RolloutRecord, observed: Observed, now: float) -> Observed:
+        profile = profile_of(connection, record.group, record.family, profiles)
+        return judges.with_finding(record, observed, profile, now)
+
+    return judged
+
+
 def summary(
-    connection: Connection, record: RolloutRecord, policy: FleetPolicy, family_of: FamilyOf, now: float
+    connection: Connection,
+    record: RolloutRecord,
+    policy: FleetPolicy,
+    family_of: FamilyOf,
+    now: float,
+    judged: Judged | None = None,
 ) -> Json:
     """State of a rollout, why it is in that state, and what comes next.
 
@@ -33,6 +58,7 @@ def summary(
         policy: The signed policy.
         family_of: From a profile's name to the family that its devices run.
         now: UTC seconds.
+        judged: Of a configuration; None: its judge is not asked.
     """
     if record.state == "draft":
         behind = queued_behind(connection, record.group)
@@ -40,6 +66,8 @@ def summary(
         unborn: Json = {"numbers": None, "channels": [], "outcome": None}
         return {**_head(record), **unborn, "next": waits, "queued_behind": behind}
     observed = observe(connection, record, RolloutReports.of(record), policy, family_of)
+    if record.kind == CONFIG and judged is not None:
+        observed = judged(connection, record, observed, now)
     published = observed.published_at("phase", record.phase, record.ring(record.phase))
     # Before a phase is published, only its number of devices means anything.
     judgement = judge(record, record.phase, now if published is None else published, observed, now)
@@ -51,10 +79,17 @@ def summary(
         "unfit": dict(observed.unfit),
         "trials": _trials(observed, record.version),
         "numbers": judgement.numbers(),
+        "judge": None if observed.judged is None else _finding(observed.judged),
         "channels": _channels(connection, record),
         "outcome": outcome_of(connection, record.rollout_id),
         "next": _next(record, observed, judgement, published, now),
     }
+
+
+def _finding(found: ConfigFinding) -> Json:
+    answer = "harmful" if found.harm else "open" if found.open else "shown"
+    text = found.harm or found.open or found.text
+    return {"answer": answer, "text": text, "units": found.units, "numbers": dict(found.numbers)}
 
 
 def phase_name(record: RolloutRecord) -> str:
@@ -62,6 +97,8 @@ def phase_name(record: RolloutRecord) -> str:
     if record.kind == PROFILE:
         some = f"canaries: {record.canary.share:.0%} of the group"
         return some if record.phase == 0 else "everybody"
+    if record.kind == CONFIG:
+        return _config_phase(record)
     if record.phase == 0:
         return f"canary ring: {record.settings.canary_share:.0%} of the group, within the signed pool"
     if record.releases:
@@ -69,6 +106,18 @@ def phase_name(record: RolloutRecord) -> str:
     share = record.shares[record.phase - 1]
     held = f" but the holdout of {record.holdout.share:.0%}" if record.holdout.share else ""
     return f"everybody{held}" if share >= 1 else f"{share:.0%} of the group{held}"
+
+
+def _config_phase(record: RolloutRecord) -> str:
+    if record.releases:
+        return "release of the holdout"
+    cohort = record.cohort(record.phase)
+    held = " but the holdout" if record.holds_out else ""
+    if not record.units:
+        return f"everybody{held}" if cohort.share >= 1 else f"{cohort.share:.0%} of the devices"
+    if cohort.share >= 1:
+        return f"all {len(record.units)} sites{held}"
+    return f"sites {', '.join(record.units_of(cohort))}"
 
 
 def history(connection: Connection, group: str, limit: int) -> list[Json]:

@@ -31,6 +31,7 @@ from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
 from model_service.training.building import IMPORT
 from model_service.training.run_states import RunState
+from schemas.channel_documents import CONFIG_KIND
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.profile import Profile
 from schemas.proto.fleet_pb2 import (
@@ -69,7 +70,7 @@ RULES = {
 }
 MAX_ASSIGNED = 10_000
 MAX_TOKEN_S = 30 * 86400.0
-KINDS = ("", "anomaly", "classifier", IMPORT)
+KINDS = ("", "anomaly", "classifier", IMPORT, CONFIG_KIND)
 ACTIONS = ("pause", "resume", "abort", "back")
 _REPLY_S = 0.2
 
@@ -199,7 +200,9 @@ class FleetAdmin:
     async def train(self, request: TrainRequest, call: ServiceCall) -> JsonReply:
         """Request a training run."""
         if request.kind not in KINDS:
-            raise BadFieldError("kind", "anomaly, classifier, imported, or empty")
+            raise BadFieldError("kind", "anomaly, classifier, imported, config, or empty")
+        if request.kind == CONFIG_KIND:
+            return await self._config_requested(request, call)
         profile = await self._profile_to_train(request.family, request.profile)
         wanted = writes.RunRequest(
             family=profile.model.family,
@@ -292,6 +295,20 @@ class FleetAdmin:
         used = await self._workers.in_thread(self._lake.used_profiles)
         fitted = await self._workers.in_thread(lambda: fitted_families(self._root))
         return writes.profile_to_train(profiles, used, family, profile, fitted)
+
+    async def _config_requested(self, request: TrainRequest, call: ServiceCall) -> JsonReply:
+        """Have a configuration computed for each group whose devices run its profile."""
+        profiles = await self._workers.in_thread(self._lake.profiles)
+        family, now = request.family, self._clock()
+        named = [p for p in profiles.values() if p.config(family) and request.profile in ("", p.name)]
+        if not named:
+            known = sorted({c.family for p in profiles.values() for c in p.configs}) or ["none"]
+            raise UnknownNameError(f"no profile here has configurations '{family}': {', '.join(known)}")
+
+        def ask(connection: Connection) -> list[str]:
+            return writes.request_config(connection, family, [p.name for p in named], call.actor, now)
+
+        return _reply({"family": family, "groups": await self._workers.write(ask)})
 
     async def _requested(self, wanted: writes.RunRequest) -> JsonReply:
         now = self._clock()

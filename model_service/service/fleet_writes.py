@@ -12,9 +12,9 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from model_service.registry.bundle_store import learnable_families
 from model_service.registry.database import note
-from model_service.registry.registry_tables import commands
+from model_service.registry.registry_tables import commands, devices
 from model_service.service.refusals import UnknownNameError
-from model_service.training import run_store
+from model_service.training import config_scheduler, run_store
 from model_service.training.run_states import FOLLOWS, RunState
 from model_service.training.training_run import RunReason, TrainingRun
 from model_service.training.trigger import nothing_to_learn, shared_family
@@ -70,6 +70,28 @@ def request_run(connection: Connection, wanted: RunRequest, now: float) -> str:
     detail = {"by": wanted.actor, "family": wanted.family, "why": wanted.detail}
     note(connection, f"run/{run_id}/requested", run_id, "run_requested", detail, now)
     return run_id
+
+
+def request_config(
+    connection: Connection, family: str, profiles: Collection[str], actor: str, now: float
+) -> list[str]:
+    """Have a configuration computed for each group that has active devices of these profiles.
+
+    Returns:
+        The groups.
+
+    Raises:
+        RegistryError: There is no such device.
+    """
+    own = devices.c.active & devices.c.profile.in_(profiles)
+    groups = sorted(connection.execute(select(devices.c.grp).where(own).distinct()).scalars())
+    if not groups:
+        raise RegistryError(f"no active device runs {', '.join(sorted(profiles))}")
+    for group in groups:
+        config_scheduler.request(connection, family, group)
+        key, subject = f"config/{family}/{group}/requested/{now:.3f}", f"config/{family}/{group}"
+        note(connection, key, subject, "config_requested", {"by": actor}, now)
+    return groups
 
 
 def waiting_run(connection: Connection, name: str) -> TrainingRun | None:

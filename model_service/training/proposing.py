@@ -5,13 +5,14 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from model_service.registry import candidates
-from model_service.registry.candidates import UNPUBLISHED, Candidate
+from model_service.registry.candidates import UNPUBLISHED, AnyManifest, Candidate
 from model_service.settings import ModelSettings
 from model_service.trust.ceremony import open_repository
 from model_service.trust.keys import load_online_key
 from model_service.trust.metadata import CryptoSigner
 from model_service.trust.model_targets import model_state, propose_model
 from schemas.channel_documents import TargetCustom, artifact_path, model_role
+from schemas.config_manifest import ConfigManifest
 from schemas.errors import OperatorError
 from schemas.manifest import Manifest
 
@@ -27,13 +28,13 @@ class Proposer:
         self._repository = open_repository(settings)
         self._signers: dict[str, CryptoSigner] = {}
 
-    def propose(self, manifest: Manifest, sha256: str) -> None:
-        """Sign that this artifact is this version of the family's model. A repetition changes nothing.
+    def propose(self, manifest: AnyManifest, sha256: str) -> None:
+        """Sign that this artifact is this version of the family. A repetition changes nothing.
 
         Raises:
             OperatorError: The trainer has no key for this family, or the artifact is missing.
         """
-        custom = TargetCustom.of(manifest)
+        custom = manifest.custom() if isinstance(manifest, ConfigManifest) else TargetCustom.of(manifest)
         propose_model(self._repository, self._signer(manifest.family), self._artifact(sha256), custom)
 
     def renew_proposals(self, connection: Connection) -> int:
@@ -45,7 +46,8 @@ class Proposer:
         state = model_state(self._repository, family, artifact_path(family, version), sha256)
         if state not in _OUTDATED:
             return False
-        self.propose(Manifest.model_validate(candidates.manifest_of(connection, version)), sha256)
+        kind = ConfigManifest if candidate.is_config else Manifest
+        self.propose(kind.model_validate(candidates.manifest_of(connection, version)), sha256)
         return True
 
     def _signer(self, family: str) -> CryptoSigner:

@@ -76,7 +76,7 @@ class UpdaterRig:
         self.updater = Updater(settings, profile, disk, resources)
         self.meters = Meters(profile)
         self.decisions: list[LocalDecision] = []
-        host = Host(lambda *_: None, self.meters, time.monotonic)
+        host = Host(lambda *_: None, self.meters, time.monotonic, configs=self.updater.configs)
         self.devices = {
             name: Device(load_or_create(settings.keys_dir, name), profile, switch, host)
             for name, switch in self.updater.switches.items()

@@ -1,0 +1,332 @@
+"""Judges configurations under rollout: the profile's own judge, else alarms and missing windows by site.
+
+Engine and guard each ask by themselves, with what they read from the lake.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+import feature_store
+from feature_store import duck
+from model_service.rollout.config_evidence import JUDGES, ConfigEvidence, ConfigFinding, ConfigJudge
+from model_service.rollout.guard_statistics import student_quantile
+from model_service.rollout.observed import Observed
+from model_service.rollout.rollout_record import RolloutRecord
+from schemas.errors import DatasetError, QueryError
+from schemas.manifest import SCORE_EDGES
+from schemas.profile import Profile
+
+HISTORY = timedelta(days=7)
+"""How far before the switch a judge sees."""
+FRESH_S = 10.0
+MIN_WINDOWS = 10
+"""A unit with fewer windows in a span is left out of it."""
+FEWEST, MOST = 3, 7
+"""Earlier spans that a comparison needs, and takes at most."""
+HARM_P, SHOWN_P = 0.001, 0.05
+"""One-sided levels: of a rise that aborts, asked at every look; and of one that is ruled out, asked once."""
+MOST_MISSING = 0.5
+"""Share of a unit's windows that may be missing more than before the switch."""
+
+
+@dataclass
+class LakeJudges:
+    """Asks judges, and keeps each answer for ``FRESH_S``.
+
+    Args:
+        lake_root: The lake's folder.
+        monotonic: Seconds; measures how old a kept answer is.
+    """
+
+    lake_root: Path
+    monotonic: Callable[[], float] = time.monotonic
+    _kept: dict[tuple[str, int], tuple[float, ConfigFinding]] = field(default_factory=dict)
+
+    def with_finding(
+        self, record: RolloutRecord, observed: Observed, profile: Profile | None, now: float
+    ) -> Observed:
+        """The same with what the judge finds of the newest published phase, once its switch is over.
+
+        Args:
+            record: Of a configuration.
+            observed: Its devices and documents.
+            profile: Of the devices; None: unknown.
+            now: UTC seconds.
+        """
+        phase, published = _newest_phase(record, observed)
+        if profile is None or published is None or now <= record.switch_at(published):
+            return observed
+        key = record.rollout_id, phase
+        kept = self._kept.get(key)
+        if kept is None or self.monotonic() - kept[0] > FRESH_S:
+            kept = self.monotonic(), self._found(record, observed, profile, phase, published, now)
+            self._kept[key] = kept
+        return replace(observed, judged=kept[1])
+
+    def _found(
+        self,
+        record: RolloutRecord,
+        observed: Observed,
+        profile: Profile,
+        phase: int,
+        published: float,
+        now: float,
+    ) -> ConfigFinding:
+        spec = profile.config(record.family)
+        if spec is None:
+            return ConfigFinding(open=f"profile {profile.name} has no family {record.family} any more")
+        switched = datetime.fromtimestamp(record.switch_at(published), UTC)
+        treats = record.treated(phase)
+        units: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
+        for device, member in sorted(observed.members.items()):
+            unit = member.site if spec.unit == "site" else device
+            units[treats(device, member.pool)].setdefault(unit, []).append(device)
+        try:
+            summaries = self._summaries(observed.members, switched - HISTORY)
+            evidence = ConfigEvidence(
+                profile=profile,
+                spec=spec,
+                settings=record.settings,
+                treated={u: tuple(ids) for u, ids in units[True].items()},
+                held={u: tuple(ids) for u, ids in units[False].items()},
+                switched_at=switched,
+                now=datetime.fromtimestamp(now, UTC),
+                summaries=summaries,
+                looks=max(record.looks, 1),
+            )
+            return _judge_of(spec.judge, profile)(evidence)
+        except QueryError as exc:
+            return ConfigFinding(open=f"the lake cannot be read: {exc}")
+        except Exception as exc:  # noqa: BLE001  (a user's code: what it cannot judge is open)
+            return ConfigFinding(open=f"judge {spec.judge or 'built in'}: {type(exc).__name__}: {exc}")
+
+    def _summaries(self, devices: Iterable[str], since: datetime) -> pa.Table:
+        named = ", ".join(duck.text(d) for d in devices) or "''"
+        query = f"""SELECT * FROM summaries WHERE device_id IN ({named})
+            AND period_start >= TIMESTAMPTZ {duck.text(since.isoformat())}
+            ORDER BY device_id, period_start, feature, boot_id, model_version, part"""  # noqa: S608  (quoted)
+        with closing(feature_store.connect(self.lake_root)) as connection:
+            return duck.query(connection, query)
+
+
+def _newest_phase(record: RolloutRecord, observed: Observed) -> tuple[int, float | None]:
+    """The newest phase that is published, and when that was."""
+    for phase in range(record.phase, -1, -1):
+        published = observed.published_at("phase", phase, record.ring(phase))
+        if published is not None:
+            return phase, published
+    return 0, None
+
+
+def _judge_of(name: str, profile: Profile) -> ConfigJudge:
+    if not name:
+        return alarms_and_windows
+    points = {point.name: point for point in entry_points(group=JUDGES)}
+    if name not in points:
+        raise DatasetError(
+            f"profile {profile.name} names '{name}' of {JUDGES}, which is not installed here: install its "
+            "package where the model service runs"
+        )
+    found: ConfigJudge = points[name].load()
+    return found
+
+
+class Span(NamedTuple):
+    """A stretch of event time, UTC; the end is not in it."""
+
+    start: datetime
+    end: datetime
+
+    def back(self, by: timedelta) -> Span:
+        """The same, so much earlier."""
+        return Span(self.start - by, self.end - by)
+
+
+class UnitCounts(NamedTuple):
+    """Windows of one unit in one span.
+
+    Attributes:
+        windows: With or without a score.
+        alarms: At or above the first rule's ``enter``.
+    """
+
+    windows: int = 0
+    alarms: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """Share of alarms; None: too few windows."""
+        return self.alarms / self.windows if self.windows >= MIN_WINDOWS else None
+
+
+def alarms_and_windows(evidence: ConfigEvidence) -> ConfigFinding:
+    """The built-in judge: alarms and missing windows against own history and held-out units.
+
+    Days differ more than windows do, so the span is the unit: what treated units show beyond held-out ones
+    since the switch is compared with the same number at the same time of earlier days (or, with too few days,
+    of the spans just before the switch), by Student's prediction interval; for all units and for each.
+    """
+    enter = evidence.profile.decision.alarm
+    if enter not in SCORE_EDGES:
+        return ConfigFinding(open="alarms cannot be counted: no rule, or one inside a bin of the histograms")
+    # Negative parts count what a model in the shadow scored: the same windows once more.
+    rows = [
+        r
+        for r in evidence.summaries.to_pylist()
+        if r["feature"] == "score" and r["bin_counts"] and r["part"] >= 0
+    ]
+    period = timedelta(seconds=evidence.profile.summaries.period_s)
+    newest = max((r["period_start"] for r in rows), default=evidence.switched_at) + period
+    since, earlier = spans(evidence.switched_at, newest, period)
+    first = bisect_left(SCORE_EDGES, enter) + 1
+    after = _counts(evidence, rows, since, first)
+    before = [_counts(evidence, rows, span, first) for span in earlier]
+    if sum(any(c.windows >= MIN_WINDOWS for c in span.values()) for span in before) < FEWEST:
+        nearer = just_before(evidence.switched_at, since)
+        before = [_counts(evidence, rows, span, first) for span in nearer]
+    if missing := _missing(evidence, since, after, before):
+        return ConfigFinding(harm=missing, units=len(evidence.treated))
+    return _judged(evidence, after, before)
+
+
+def spans(switched_at: datetime, newest: datetime, period: timedelta) -> tuple[Span, list[Span]]:
+    """The span since the switch, a day at most, and those that it is compared with.
+
+    >>> noon, minute = datetime(2026, 5, 4, 12, tzinfo=UTC), timedelta(minutes=1)
+    >>> since, earlier = spans(noon, noon + 10 * minute, minute)
+    >>> (since.end - since.start) // minute, [str(noon - e.start) for e in earlier][:2]
+    (10, ['1 day, 0:00:00', '2 days, 0:00:00'])
+    """
+    day = timedelta(days=1)
+    length = max(min(newest - switched_at, day), period)
+    since = Span(max(switched_at, newest - length), max(newest, switched_at + period))
+    days = [since.back(k * day) for k in range(1, 2 * MOST)]
+    return since, [s for s in days if s.end <= switched_at and s.start >= switched_at - HISTORY][:MOST]
+
+
+def just_before(switched_at: datetime, since: Span) -> list[Span]:
+    """Spans of the same length that end with the switch, one before the other."""
+    length = since.end - since.start
+    return [Span(switched_at - k * length, switched_at - (k - 1) * length) for k in range(1, MOST + 1)]
+
+
+def _counts(
+    evidence: ConfigEvidence, rows: list[dict[str, Any]], span: Span, first: int
+) -> dict[str, UnitCounts]:
+    both = {**evidence.held, **evidence.treated}
+    unit_of = {device: unit for unit, ids in both.items() for device in ids}
+    found = dict.fromkeys(both, UnitCounts())
+    for row in rows:
+        unit = unit_of.get(row["device_id"])
+        within = span.start <= row["period_start"] < span.end
+        if unit is not None and within and len(row["bin_counts"]) == len(SCORE_EDGES) + 1:
+            known = found[unit]
+            windows, alarms = row["n"] + row["n_missing"], sum(row["bin_counts"][first:])
+            found[unit] = UnitCounts(known.windows + windows, known.alarms + alarms)
+    return found
+
+
+def _judged(
+    evidence: ConfigEvidence, after: dict[str, UnitCounts], before: Sequence[dict[str, UnitCounts]]
+) -> ConfigFinding:
+    bound, treated = evidence.settings.max_alarm_gain, sorted(evidence.treated)
+    whole = _rise(treated, evidence.held, after, before)
+    if whole is None:
+        return ConfigFinding(open=f"fewer than {FEWEST} spans to compare with, or too few windows in them")
+    each = {u: found for u in treated if (found := _rise([u], evidence.held, after, before)) is not None}
+    level = HARM_P / 2
+    numbers: dict[str, object] = {
+        "rise": whole.value,
+        "high": whole.end(SHOWN_P),
+        "bound": bound,
+        "units": {unit: found.value for unit, found in each.items()},
+    }
+    worse = [u for u, found in each.items() if found.least(level / max(len(each), 1)) > bound]
+    about = (
+        f"alarms {whole.value:+.1%} of windows against {whole.spans} earlier spans"
+        f"{' and held-out units' if evidence.held else ''}; allowed {bound:+.1%}"
+    )
+    if worse or whole.least(level) > bound:
+        at = f" at {', '.join(worse[:5])}" if worse else ""
+        return ConfigFinding(harm=f"more alarms{at}: {about}", units=len(treated), numbers=numbers)
+    is_shown = whole.end(SHOWN_P / evidence.looks) <= bound
+    return ConfigFinding(open="" if is_shown else about, text=about, units=len(treated), numbers=numbers)
+
+
+class Rise(NamedTuple):
+    """How far a span lies above earlier ones.
+
+    Attributes:
+        error: Standard error of the difference, between spans.
+        spans: Number of earlier ones.
+    """
+
+    value: float
+    error: float
+    spans: int
+
+    def end(self, p: float) -> float:
+        """Upper end of the one-sided interval of level p."""
+        return self.value + student_quantile(1 - p, self.spans - 1) * self.error
+
+    def least(self, p: float) -> float:
+        """Lower end of it."""
+        return self.value - student_quantile(1 - p, self.spans - 1) * self.error
+
+
+def _rise(
+    units: Sequence[str],
+    held: Iterable[str],
+    after: Mapping[str, UnitCounts],
+    before: Sequence[Mapping[str, UnitCounts]],
+) -> Rise | None:
+    """How far these units' share of alarms, less that of held-out ones, lies above earlier spans."""
+    now = _beyond(units, held, after)
+    known = [y for span in before if (y := _beyond(units, held, span)) is not None]
+    if now is None or len(known) < FEWEST:
+        return None
+    return Rise(now - fmean(known), stdev(known) * math.sqrt(1 + 1 / len(known)), len(known))
+
+
+def _beyond(units: Iterable[str], held: Iterable[str], counts: Mapping[str, UnitCounts]) -> float | None:
+    treated = [share for u in units if (share := counts[u].share) is not None]
+    others = [share for u in held if (share := counts[u].share) is not None]
+    return fmean(treated) - (fmean(others) if others else 0.0) if treated else None
+
+
+def _missing(
+    evidence: ConfigEvidence,
+    since: Span,
+    after: Mapping[str, UnitCounts],
+    before: Sequence[Mapping[str, UnitCounts]],
+) -> str:
+    """Treated units that send far fewer windows than before, in words; empty: none, or a single one of many.
+
+    Time runs to the newest period of any device of the group: what has not landed yet lacks for all alike.
+    """
+    period_s, hop_s = evidence.profile.summaries.period_s, evidence.profile.sampling.hop_s
+    span_s = (since.end - since.start).total_seconds()
+    if span_s < max(period_s * 2, hop_s * MIN_WINDOWS):
+        return ""
+    bad = [
+        unit
+        for unit, ids in evidence.treated.items()
+        if any(span[unit].windows >= MIN_WINDOWS for span in before)
+        and after[unit].windows < (1 - MOST_MISSING) * len(ids) * (span_s / hop_s)
+    ]
+    if not bad or (len(bad) == 1 and len(evidence.treated) > 1):
+        return ""
+    return f"windows are missing since the switch at {', '.join(sorted(bad)[:5])}"

@@ -271,7 +271,7 @@ def _kind(
         (
             len(channels) <= 1,
             DriftKind.UNCLASSIFIED,
-            f"{count} at once, in {'/'.join(channels)} alone, but not as its sensor's gain or offset moves it",
+            f"{count} at once, in {''.join(channels)} alone, and not as its sensor's gain or offset moves it",
         ),
         (
             found.alarmed >= ALARMED_SHARE,

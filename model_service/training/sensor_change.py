@@ -1,8 +1,8 @@
 """Whether a shift that devices have in common is what a sensor's gain or offset does to its channel. Pure.
 
 A gain multiplies all spreads of a channel's samples by the same factor, whatever their frequency, and an
-offset changes none of them. A fault changes the signal: it moves one part of the spectrum more than another. So
-a shift of one channel whose measures of spread disagree is no recalibration, whichever single ones moved.
+offset changes none of them. A fault changes the signal: it moves one part of the spectrum more than another.
+So a shift of one channel whose measures of spread disagree is no recalibration, whichever of them moved.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -114,8 +113,7 @@ def test_pins_of_a_judge_are_hashed_exact_and_name_no_index():
 
 
 def test_no_module_of_the_product_knows_a_judge():
-    for path in (p for room in ROOMS for p in (ROOT / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [n for n in names if n.split(".")[0] in ("ross", "traci", "benchmarks")], path
+    names = re.compile(r"(?m)^\s*(?:from|import)\s+(?:ross|traci|benchmarks)\b")
+    assert names.search("import numpy\nfrom benchmarks.judge import x\n")
+    known = [p for room in ROOMS for p in (ROOT / room).rglob("*.py") if names.search(p.read_text("utf-8"))]
+    assert known == []

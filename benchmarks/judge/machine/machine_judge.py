@@ -25,13 +25,13 @@ ROTORS = 8
 SEEDS = {
     **dict.fromkeys(UNKNOWN, 20),
     "unbalance": 6,
-    **dict.fromkeys(HARMLESS, 4),
+    **dict.fromkeys(HARMLESS, 3),
     **dict.fromkeys(KNOWN_HARMLESS, 10),
-    STEADY: 4,
+    STEADY: 3,
 }
 """Fleets of each cell; the seed counts up from 0."""
-FACTORY_SEEDS = 6
-"""With the factory's model; every one of its healthy machines is in alarm, so few show it."""
+OWN_SEEDS, FACTORY_SEEDS = 5, 3
+"""Of harmless drifts with a profile of one's own; and with the factory's model, by which all are in alarm."""
 RESULTS, PAGE, PICTURE = (
     Path(__file__).with_name("results.json"),
     "docs/verticals/machine.md",
@@ -85,7 +85,9 @@ def _wanted() -> Iterator[tuple[str, str, int]]:
     for seed in range(max(SEEDS.values())):
         for cell in (*UNKNOWN, *KNOWN_HARMLESS):
             if seed < SEEDS[cell]:
-                yield from ((arm, cell, seed) for arm in ("fitted", "own"))
+                yield "fitted", cell, seed
+                if cell in UNKNOWN or seed < OWN_SEEDS:
+                    yield "own", cell, seed
     for seed in range(max(SEEDS.values())):
         for cell in (*FAULT_KINDS, *HARMLESS, STEADY):
             if seed < SEEDS[cell]:

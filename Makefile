@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults mutants eval guarding wheels lint format proto bench bench-peers lock lock-peers clean
+.PHONY: help setup demo test faults mutants eval guarding judge lock-judges wheels lint format proto bench bench-peers lock lock-peers clean
 
 BIN := .venv/bin
 
@@ -35,6 +35,10 @@ eval: setup ## How well `model fit` detects, and whether retraining helps; write
 guarding: setup ## Simulate rollouts of right and wrong models through the real judge; writes docs/rollouts.md
 	@$(BIN)/python -m benchmarks.guarding --write docs/rollouts.md
 
+# Each judge has an environment of its own (.venv-judge-NAME), made once. Resumable: build/judge keeps what is done.
+judge: setup ## Simulators of others judge the product; writes docs/verticals (JUDGES="machine"; all by default)
+	@$(BIN)/python -m benchmarks.judge $(JUDGES) --write
+
 wheels: setup ## Has every package of a device a wheel for aarch64 and x86-64? (asks the index; two minutes)
 	@$(BIN)/python -m tests.edge_wheels
 
@@ -62,6 +66,12 @@ lock-peers: setup
 	@for peer in bare bytewax quixstreams faust spark; do (cd benchmarks/peers/$$peer && \
 		uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.txt) || exit 1; done
+
+# Needs uv. Pins of the judges' environments, apart from our own lock.
+lock-judges: setup
+	@cd benchmarks/judge && for judge in machine; do uv pip compile requirements-judge-$$judge.in --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+		--quiet --output-file requirements-judge-$$judge.txt || exit 1; done
 
 # The lock names no index and no path: it holds wherever the same files are served.
 lock: setup ## Resolve requirements.txt anew from pyproject.toml (needs uv)

@@ -29,7 +29,6 @@ from edge_producer.process_parts import (
 )
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
 from edge_producer.relearn_requests import RelearnRequests
-from edge_producer.released_rows import release_held
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
 from edge_producer.sending.sealing import Sealer

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model_service.training.sensor_change import moved_channels, sensor_changed
 from schemas.drift_vocabulary import NEW_NORMAL, DriftKind
 from schemas.profile import Profile
 
@@ -91,11 +92,13 @@ class CohortShifts:
         devices: Those with windows before and after the onset.
         active: Number of devices registered in these cohorts.
         features: Names in column order.
+        log_unit: One spread of each feature that is compared by logarithm; NaN for the others, shape (F,).
     """
 
     devices: tuple[DeviceShift, ...]
     active: int
     features: tuple[str, ...]
+    log_unit: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,8 @@ class _Movement(NamedTuple):
         movers: Devices with a clear shift.
         faulty: Ids of those that look faulty.
         common: Common shift, 0 where most did not move clearly, shape (F,).
+        whole: Median shift of the movers, clear or not, shape (F,).
+        least: Smallest difference from ``whole`` that counts, shape (F,).
         centre: Median position of the movers, shape (F,).
         similarity: Largest cosine of the common shift to a known fault.
         steadiness: 1: a step; less: the shift still grew.
@@ -166,6 +171,8 @@ class _Movement(NamedTuple):
     movers: list[DeviceShift]
     faulty: list[str]
     common: Array
+    whole: Array
+    least: Array
     centre: Array
     similarity: float
     steadiness: float
@@ -208,7 +215,7 @@ def judge(
         f"shift_{n}": round(float(x), 3) for n, x in zip(observed.features, found.common, strict=True) if x
     }
     enough = len(known) >= FEW_DEVICES and 2 * len(observed.devices) >= observed.active
-    kind, text = _kind(found, evidence, profile, enough=enough)
+    kind, text = _kind(found, evidence, observed.log_unit, profile, enough=enough)
     enough = enough and text != TOO_SHORT_AGO
     moved = tuple(n for n, x in zip(observed.features, found.common, strict=True) if x)
     faulty = tuple(sorted({*already_alarmed, *found.faulty}))
@@ -217,13 +224,13 @@ def judge(
 
 
 def _kind(
-    found: _Movement, evidence: Mapping[str, float], profile: Profile, *, enough: bool
+    found: _Movement, evidence: Mapping[str, float], log_unit: Array, profile: Profile, *, enough: bool
 ) -> tuple[DriftKind, str]:
     """The first rule that holds: every reason against a new normal comes before the proof of one."""
     policy, n, share = profile.training, len(found.movers), evidence["moved_share"]
     count = f"{n} of {evidence['devices']:.0f} devices moved"
     names = ", ".join(d.device_id for d in found.movers[:3])
-    one_channel = _one_scaled_channel(found.common, profile)
+    channels = moved_channels(found.common, profile)
     slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5 or found.pace.goes_on
     rules: tuple[tuple[bool, DriftKind, str], ...] = (
         (not enough, DriftKind.UNCLASSIFIED, "too few devices have windows both before and after the onset"),
@@ -257,9 +264,14 @@ def _kind(
         (not found.pace.has_ended, DriftKind.UNCLASSIFIED, TOO_SHORT_AGO),
         (found.coherence < COHERENT, DriftKind.UNCLASSIFIED, f"{count}, each in its own way"),
         (
-            one_channel,
+            sensor_changed(found.common, found.whole, found.least, log_unit, profile),
             DriftKind.SENSOR_RECALIBRATION,
             f"{count} at once, in one channel, as by a sensor's gain or offset",
+        ),
+        (
+            len(channels) <= 1,
+            DriftKind.UNCLASSIFIED,
+            f"{count} at once, in {''.join(channels)} alone, and not as its sensor's gain or offset moves it",
         ),
         (
             found.alarmed >= ALARMED_SHARE,
@@ -281,7 +293,7 @@ def _analyse(
     movers = [d for d in known if d.clear.any()]
     common = np.zeros(width)
     if not movers:
-        return _Movement([], [], common, common, 0.0, 1.0, NOTHING_MOVED, 1.0, 0.0)
+        return _Movement([], [], common, common, common, common, 0.0, 1.0, NOTHING_MOVED, 1.0, 0.0)
     # First by the whole shift, then by what is left without the common one: a regime may hide a fault.
     faulty = [d for d in movers if _clear_similarity(d.clear, d.shift, directions) >= similar]
     sound = [d for d in movers if d not in faulty]
@@ -293,6 +305,8 @@ def _analyse(
         movers=movers,
         faulty=[d.device_id for d in faulty],
         common=common,
+        whole=np.median([d.shift for d in sound], axis=0),
+        least=_least([d.noise for d in sound]),
         centre=np.median([d.position for d in sound], axis=0),
         similarity=similarity(common, directions),
         steadiness=_steadiness(sound, common),
@@ -300,6 +314,12 @@ def _analyse(
         coherence=float(np.mean(cosines)),
         alarmed=float(np.mean([d.alarmed_after for d in sound])),
     )
+
+
+def _least(noises: Sequence[Array]) -> Array:
+    """Difference from the median shift of some devices that counts: it must be clear, and matter."""
+    of_median = np.median(noises, axis=0) * (math.pi / 2 / len(noises)) ** 0.5
+    return np.asarray(np.maximum(CLEAR * of_median, SMALLEST))
 
 
 def _common(movers: Sequence[DeviceShift]) -> Array:
@@ -358,12 +378,6 @@ def _pace(movers: Sequence[DeviceShift], common: Array) -> _Pace:
         return TOO_SHORT
     # Of a median; devices wander each in its own way.
     return _Pace(float(np.median(shares)), float(np.median(errors)) * (math.pi / 2 / len(shares)) ** 0.5)
-
-
-def _one_scaled_channel(common: Array, profile: Profile) -> bool:
-    """Whether a gain or an offset of one channel explains the shift: it moves no feature without a unit."""
-    moved = [s for s, x in zip(profile.feature_specs(), common, strict=True) if x]
-    return len({s.channel for s in moved}) == 1 and all(s.scales for s in moved)
 
 
 def similarity(shift: Array, directions: Sequence[Array]) -> float:

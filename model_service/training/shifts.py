@@ -132,7 +132,8 @@ def read_shifts(
         if d is not None
         for before, after in [alarmed.get(d.device_id, (False, False))]
     )
-    return CohortShifts(devices, len(cohort_of), profile.feature_names)
+    log_unit = np.where(scale.logged, scale.spread, np.nan)
+    return CohortShifts(devices, len(cohort_of), profile.feature_names, log_unit)
 
 
 def _cohorts(

@@ -25,6 +25,7 @@ from tests.model_service.drifting_fleets import (
 NAMES = MACHINE.feature_names
 SCALE = ReferenceScale.of(CHAMPION.manifest, MACHINE)
 FAULTS = fault_directions(load_fault_bank("machine"), SCALE)
+LOG_UNIT = np.where(SCALE.logged, SCALE.spread, np.nan)
 SMALL = {"devices": 12, "seconds": 105}
 
 
@@ -41,7 +42,7 @@ def moved(
 
 def cohort(*devices: DeviceShift, still: int = 0) -> CohortShifts:
     quiet = [moved(np.zeros(len(NAMES)), device=f"q{i}") for i in range(still)]
-    return CohortShifts((*devices, *quiet), len(devices) + still, NAMES)
+    return CohortShifts((*devices, *quiet), len(devices) + still, NAMES, LOG_UNIT)
 
 
 def along(**features: float) -> np.ndarray:
@@ -67,7 +68,32 @@ def test_most_of_a_cohort_at_once_in_several_channels_is_a_regime():
 
 def test_what_has_no_unit_is_not_moved_by_a_gain():
     crest = along(vibration_crest=-2.0)  # no known fault lowers it alone
-    assert kind(cohort(*[moved(crest) for _ in range(8)])) == "covariate"
+    found = judge(cohort(*[moved(crest) for _ in range(8)]), FAULTS, MACHINE)
+    assert (found.kind, found.retrain, found.enough) == ("unclassified", False, True)
+
+
+def gained(factor: float, kinds=("rms", "peak", "band_low", "band_mid", "band_high")) -> np.ndarray:
+    """A shift of vibration features that are measures of spread, all by one factor."""
+    return along(
+        **{f"vibration_{k}": np.log(factor) / SCALE.spread[NAMES.index(f"vibration_{k}")] for k in kinds}
+    )
+
+
+def test_a_gain_moves_all_measures_of_spread_of_its_channel_alike():
+    even = judge(cohort(*[moved(gained(1.5)) for _ in range(8)]), [], MACHINE)
+    assert (even.kind, even.retrain) == ("sensor_recalibration", True)
+    quieter = judge(cohort(*[moved(gained(0.6)) for _ in range(8)]), [], MACHINE)
+    assert (quieter.kind, quieter.retrain) == ("sensor_recalibration", True)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [("band_mid",), ("band_low", "rms"), ("band_high", "band_mid"), ("peak",), ("rms", "peak", "band_low")],
+)
+def test_what_moves_one_part_of_a_channels_spectrum_is_no_recalibration_whoever_knows_it(parts):
+    found = judge(cohort(*[moved(gained(1.5, parts)) for _ in range(10)]), [], MACHINE)
+    assert (found.kind, found.retrain) == ("unclassified", False)
+    assert "vibration alone" in found.text
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)))
@@ -140,7 +166,7 @@ def test_a_faulty_device_within_a_new_normal_is_named_and_kept_out():
 
 
 def test_too_few_devices_with_a_past_are_not_enough_to_judge():
-    found = judge(CohortShifts((moved(WARMER), moved(WARMER)), 10, NAMES), FAULTS, MACHINE)
+    found = judge(CohortShifts((moved(WARMER), moved(WARMER)), 10, NAMES, LOG_UNIT), FAULTS, MACHINE)
     assert (found.kind, found.enough, found.retrain) == ("unclassified", False, False)
 
 

@@ -1,0 +1,1 @@
+"""The judge of `machine`: rotors on bearings, simulated by ROSS (ross-rotordynamics)."""

@@ -1,0 +1,211 @@
+"""The figures of docs/verticals/machine.md, from stored results. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figure_page import FigurePage
+from benchmarks.judge.machine.machine_outcome import JudgedOutcome
+from benchmarks.judge.machine.rig_fleets import (
+    FAULT_KINDS,
+    HARMLESS,
+    KNOWN_HARMLESS,
+    SEVERITIES,
+    STEADY,
+    UNKNOWN,
+)
+from benchmarks.judge.machine.rig_models import ARMS
+from benchmarks.judge.machine.share_interval import share_interval
+
+BEGIN = "<!-- figures: make judge -->"
+DAY_S = 86_400.0
+FLOOR = 0.8
+
+
+def figures(stored: dict[str, Any], outcomes: Sequence[JudgedOutcome]) -> str:
+    """All tables and sentences, as Markdown."""
+    page = FigurePage()
+    _physics(page, stored["ross"])
+    _features(page, stored["compared"])
+    _detection(page, outcomes)
+    _false_alarms(page, outcomes, stored["chosen"])
+    _loop(page, outcomes)
+    _held(page, outcomes)
+    return "\n".join(page.lines).strip() + "\n"
+
+
+def _physics(page: FigurePage, ross: dict[str, Any]) -> None:
+    page.say(
+        f"ROSS {ross['version']}, {ross['rotors']} rotors. On the first one, the first harmonic of "
+        f"the steady state differs by {ross['apart']:.1%} from ROSS's own integration in time, which "
+        "keeps 24 modes."
+    )
+
+
+def _features(page: FigurePage, found: dict[str, Any]) -> None:
+    page.lines += ["", "### Our generator beside ROSS"]
+    page.say(
+        "Healthy machines: median and middle 90 % of windows. Then how far a whole fault moves the median, "
+        "in standard deviations of healthy windows of the same source (of logarithms, where the model takes "
+        "them)."
+    )
+    ours, theirs = found["generator"], found["judge"]
+    kinds = [k for k in FAULT_KINDS if k in theirs["shifts"]]
+    rows = []
+    for i, name in enumerate(found["features"]):
+        rows.append(
+            [
+                name, _span(ours, i), _span(theirs, i), _shift(ours["shifts"]["imbalance"][i]),
+                *(_shift(theirs["shifts"][k][i]) for k in kinds),
+            ]
+        )  # fmt: skip
+    heads = [
+        "feature",
+        "generator, healthy",
+        "ROSS, healthy",
+        "generator: imbalance",
+        *(f"ROSS: {k}" for k in kinds),
+    ]
+    page.table(heads, rows)
+    ratios = [a / b for a, b in zip(ours["median"][:7], theirs["median"][:7], strict=True)]
+    alike = _cosine(ours["shifts"]["imbalance"], theirs["shifts"]["unbalance"])
+    cross = {k: _cosine(ours["shifts"]["imbalance"], theirs["shifts"][k]) for k in kinds if k != "unbalance"}
+    page.say(
+        f"Healthy vibration of the generator is {min(ratios):.2g} to {max(ratios):.2g} times that of ROSS, "
+        f"by feature. The direction in which an unbalance of ROSS moves the features has a cosine of "
+        f"{alike:.2f} with our generator's imbalance"
+        + "".join(f"; {k} has {v:.2f}" for k, v in cross.items())
+        + "."
+    )
+
+
+def _span(source: dict[str, Any], i: int) -> str:
+    return f"{source['median'][i]:.3g} ({source['low'][i]:.3g} to {source['high'][i]:.3g})"
+
+
+def _shift(value: float) -> str:
+    return f"{value:+.1f}"
+
+
+def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    x, y = np.array(a), np.array(b)
+    return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+
+def _detection(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
+    page.lines += ["", "### Faults"]
+    page.say(
+        "Of machines that a fault hits: the share that had an action in force at some time after its onset, "
+        "with the 95 % interval of Clopper and Pearson, and the median of seconds until then. A machine that "
+        "was in alarm as the fault began shows nothing and is left out; the page counts it."
+    )
+    rows = []
+    for arm in ARMS:
+        for kind in FAULT_KINDS:
+            for severity in SEVERITIES:
+                found = [o for o in outcomes if o.arm == arm and o.cell == kind and o.severity == severity]
+                if found and arm != "own":
+                    rows.append([arm, kind, f"{severity:g}", *_recall(found)])
+    page.table(["model", "fault", "severity", "machines", "in alarm before", "recall", "delay, s"], rows)
+
+
+def _recall(found: Sequence[JudgedOutcome]) -> list[str]:
+    hit, already = sum(o.hit for o in found), sum(o.already for o in found)
+    delays = [d for o in found for d in o.delays]
+    shown = hit - already
+    recall = share_interval(len(delays), shown).text if shown else "-"
+    return [str(hit), str(already), recall, f"{np.median(delays):.0f}" if delays else "-"]
+
+
+def _false_alarms(page: FigurePage, outcomes: Sequence[JudgedOutcome], chosen: dict[str, str]) -> None:
+    rows = []
+    for arm in ARMS:
+        found = [o for o in outcomes if o.arm == arm]
+        if found and arm != "own":
+            days = sum(o.healthy_windows for o in found) / DAY_S
+            alarms = sum(o.false_alarms for o in found)
+            rows.append([arm, chosen[arm], f"{days:.2f}", str(alarms), f"{alarms / days:.1f}"])
+    page.table(["model", "what it is", "healthy machine-days", "false alarms", "a machine-day"], rows)
+
+
+def _loop(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
+    page.lines += ["", "### What is learnt without a person"]
+    page.say(
+        "Fleets of 12 machines. *Learnt*: a model was signed after the change, by the trainer's rules and "
+        "the gates alone. *Tried*: a candidate was made, whatever the gates said of it."
+    )
+    rows = []
+    for arm, text in ARMS.items():
+        for cell in (*FAULT_KINDS, *HARMLESS, STEADY):
+            found = [o for o in outcomes if o.arm == arm and o.cell == cell]
+            if found:
+                states = Counter(f"{state}: {kind}" for o in found for state, kind, _ in o.runs)
+                rows.append(
+                    [
+                        arm, cell, str(len(found)), str(sum(o.learnt for o in found)),
+                        str(sum(o.tried for o in found)),
+                        ", ".join(f"{n} {s}" for s, n in states.most_common()) or "none",
+                    ]
+                )  # fmt: skip
+        if any(o.arm == arm for o in outcomes):
+            page.say(f"*{arm}*: {text}.")
+    page.table(["model", "what happened", "fleets", "learnt", "tried", "runs: state and cause"], rows)
+    for arm in ARMS:
+        _floors(page, arm, [o for o in outcomes if o.arm == arm])
+
+
+def _floors(page: FigurePage, arm: str, found: Sequence[JudgedOutcome]) -> None:
+    unknown = [o for o in found if o.cell in UNKNOWN]
+    known = [o for o in found if o.cell in KNOWN_HARMLESS]
+    if not unknown or not known:
+        return
+    bad, good = sum(o.learnt for o in unknown), sum(o.learnt for o in known)
+    share = share_interval(good, len(known))
+    page.say(
+        f"With *{arm}*, unknown faults were learnt in {bad} of {len(unknown)} fleets "
+        f"({share_interval(bad, len(unknown)).text}): {'kept' if bad == 0 else '**missed**'}. Known harmless "
+        f"drifts were learnt in {good} of {len(known)} ({share.text}); the floor of {FLOOR:g} is "
+        f"{'kept' if good >= FLOOR * len(known) else '**missed**'}."
+    )
+
+
+def _held(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
+    page.lines += ["", "### What a held drift costs"]
+    page.say(
+        "A drift that is held waits for a person, however long that takes. Until then the old model stays in "
+        "force: its alarms a machine-day after each harmless change, beside those before any change."
+    )
+    rows = []
+    for arm in ARMS:
+        before = [o for o in outcomes if o.arm == arm]
+        base = _rate(sum(o.false_alarms for o in before), sum(o.healthy_windows for o in before))
+        for cell in HARMLESS:
+            found = [o for o in before if o.cell == cell]
+            if found and arm != "own":
+                after = _rate(sum(o.changed_alarms for o in found), sum(o.changed_windows for o in found))
+                waits = [min(s for s in o.signed if s > o.at) - o.at for o in found if o.learnt]
+                rows.append(
+                    [
+                        arm, cell, base, after, f"{len(found) - len(waits)} of {len(found)}",
+                        f"{np.median(waits):.0f}" if waits else "-",
+                    ]
+                )  # fmt: skip
+    page.table(
+        [
+            "model",
+            "what happened",
+            "alarms a machine-day before",
+            "after, old model",
+            "held",
+            "learnt: s to a model",
+        ],
+        rows,
+    )
+
+
+def _rate(alarms: int, windows: int) -> str:
+    return f"{alarms / windows * DAY_S:.1f}" if windows else "-"

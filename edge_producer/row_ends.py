@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +63,7 @@ class RowEnds:
             parts.append(self._row(at))
         if len(self._none):
             parts += further or (self._none,)
-        numbers: Floats = np.concatenate(parts)
-        return numbers
+        return cast("Floats", np.concatenate(parts))
 
     def _row(self, at: datetime | None) -> NDArray[np.float32]:
         if at is None:

@@ -9,10 +9,10 @@ from edge_producer.updates.soak_watch import SoakWatch
 from edge_producer.updates.update_once import synthetic_windows
 from model_service.rollout.observed import LabelledWindows, PairedAlarms
 from model_service.rollout.paired_reading import paired_shadow
-from schemas.profile_file import find_profile
 from schemas.proto.delivery_pb2 import AlarmPairs, Shadow
+from tests.quick_machine_profile import quick_machine_profile
 
-MACHINE = find_profile("machine")
+MACHINE = quick_machine_profile()
 ENTER, HOP_S = MACHINE.decision.rules[0].enter, MACHINE.sampling.hop_s
 OLD, NEW = "machine-1.0000000a", "machine-2.0000000b"
 ALARM, CALM = ENTER, ENTER - 0.1

@@ -11,11 +11,11 @@ from edge_producer.model_switch import ScoredWindow
 from edge_producer.updates.shadow_comparison import ShadowComparison
 from edge_producer.updates.trials import ANSWER_S, INPUT_S, READY_S, TrialChild, TrialFeed
 from edge_producer.updates.update_once import synthetic_windows
-from schemas.profile_file import find_profile
 from tests.edge_producer.bundles import hot, outside_when_hot
+from tests.quick_machine_profile import quick_machine_profile
 from tests.waiting import wait_until
 
-MACHINE = find_profile("machine")
+MACHINE = quick_machine_profile()
 WANTED = 5
 HOPS_S = 10 * MACHINE.sampling.hop_s
 

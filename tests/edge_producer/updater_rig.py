@@ -22,12 +22,12 @@ from edge_producer.updates.updater import Updater
 from edge_producer.window import Window
 from schemas.durable import DISK, Disk
 from schemas.profile import Profile
-from schemas.profile_file import find_profile
+from tests.quick_machine_profile import quick_machine_profile
 
 
 def quick_machine(**rollout: object) -> Profile:
     """The machine profile with short trials and watches."""
-    machine = find_profile("machine")
+    machine = quick_machine_profile()
     short = {"trial_windows": 3, "watch_windows": 4, **rollout}
     policy = machine.rollout.model_validate({**machine.rollout.model_dump(), **short})
     return machine.model_copy(update={"rollout": policy})

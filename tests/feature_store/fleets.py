@@ -10,12 +10,12 @@ from feature_store.append import append
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
-from schemas.profile_file import find_profile
 from schemas.row_schemas import Reason
 from schemas.tables import ALERTS, BOOKS, DEVICE_STATES, QUARANTINE, telemetry_table
 from tests.feature_store.lakes import T0
+from tests.quick_machine_profile import quick_machine_profile
 
-PROFILE = find_profile("machine")
+PROFILE = quick_machine_profile()
 TELEMETRY = telemetry_table(PROFILE)
 PERIOD_S = PROFILE.summaries.period_s
 SECOND = timedelta(seconds=1)

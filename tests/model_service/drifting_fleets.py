@@ -34,15 +34,15 @@ from model_service.models.mahalanobis import Mahalanobis
 from model_service.training.cause import Cause, judge
 from model_service.training.examine import examine
 from model_service.training.shifts import ReferenceScale, read_shifts
-from schemas.profile_file import find_profile
 from schemas.row_schemas import Reason
 from schemas.tables import ALERTS, DEVICES, DRIFT, SUMMARIES, telemetry_table
 from stream_processors.drift.cohort_judge import CohortJudge
 from stream_processors.windowing.moments import Moments
 from stream_processors.windowing.partials import TaskShare
 from stream_processors.windowing.windows import CohortScope, TumblingWindow
+from tests.quick_machine_profile import quick_machine_profile
 
-MACHINE = find_profile("machine")
+MACHINE = quick_machine_profile()
 CHAMPION = BundleFiles.read(Path(__file__).parents[2] / "edge_producer" / "bundles" / "machine")
 START = datetime.fromtimestamp(time.time() // 300 * 300 - 300, UTC)
 """The drifts began just now: a trainer reads only as far back as its profile allows."""

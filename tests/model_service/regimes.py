@@ -22,9 +22,9 @@ from model_service.models.mahalanobis import Mahalanobis
 from model_service.registry.bundle_store import factory_bundle_of
 from schemas.manifest import Lineage
 from schemas.profile import Profile
-from schemas.profile_file import find_profile
+from tests.quick_machine_profile import quick_machine_profile
 
-MACHINE = find_profile("machine")
+MACHINE = quick_machine_profile()
 CHAMPION = factory_bundle_of("machine")
 OLD = Mahalanobis.of(CHAMPION.manifest)
 BANK = load_fault_bank("machine")

@@ -11,8 +11,8 @@ from feature_store.append import append
 from feature_store.cut_store import CutStore
 from model_service.registry.registry_tables import candidates
 from model_service.rollout.alarm_rates import LakeRates
-from schemas.profile_file import find_profile
 from schemas.tables import SUMMARIES
+from tests.quick_machine_profile import quick_machine_profile
 from tests.simulators.rollout_deployment import FACTORY, RolloutDeployment, quick_profile
 
 EDGES = [0.2, 0.6, 0.9]
@@ -59,7 +59,7 @@ def test_rates_are_of_the_right_devices_model_and_time(deployment):
     append(deployment.lake, CutStore(deployment.lake), "test", lambda _n: {SUMMARIES.name: table})
     rates = LakeRates(deployment.settings.lake_root)
     with deployment.registry.reading() as connection:
-        found = rates.of(connection, record, START, find_profile("machine"))
+        found = rates.of(connection, record, START, quick_machine_profile())
     assert len(found.holdout) == len(held)
     assert len(found.treated) == 20 - len(held)
     assert set(found.holdout) == {0.0}
@@ -74,6 +74,6 @@ def test_without_a_holdout_nobody_asks_the_lake(deployment):
     record = deployment.rollout()
     with deployment.registry.reading() as connection:
         found = LakeRates(deployment.settings.lake_root).of(
-            connection, record, time.time(), find_profile("machine")
+            connection, record, time.time(), quick_machine_profile()
         )
     assert found is None

@@ -11,9 +11,9 @@ from model_service.training import run_store
 from model_service.training.run_states import RunState
 from model_service.training.training_run import RunReason, TrainingRun
 from schemas.errors import RegistryError
-from schemas.profile_file import find_profile
+from tests.quick_machine_profile import quick_machine_profile
 
-MACHINE = find_profile("machine")
+MACHINE = quick_machine_profile()
 PUMP = MACHINE.model_copy(update={"name": "pump"})
 BOTH = {"machine": MACHINE, "pump": PUMP}
 

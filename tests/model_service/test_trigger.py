@@ -19,14 +19,14 @@ from model_service.training.trigger import (
     on_release,
     on_verdicts,
 )
-from schemas.profile_file import find_profile
+from tests.quick_machine_profile import quick_machine_profile
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 COLLECTING, DECLINED, DISMISSED = RunState.COLLECTING, RunState.DECLINED, RunState.DISMISSED
 EXAMINING, FAILED, TRAINED, WAITING = RunState.EXAMINING, RunState.FAILED, RunState.TRAINED, RunState.WAITING
 AGE, DRIFT, LABELS, SCHEDULE = RunReason.AGE, RunReason.DRIFT, RunReason.LABELS, RunReason.SCHEDULE
-MACHINE = find_profile("machine")
+MACHINE = quick_machine_profile()
 REACH_S = 3 * MACHINE.drift.window_s
 
 

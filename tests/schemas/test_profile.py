@@ -5,7 +5,7 @@ import pytest
 from schemas.errors import ProfileError
 from schemas.profile_file import builtin_profiles, find_profile, load_profile, parse_profile
 
-GOOD = builtin_profiles()["machine"].read_text()
+GOOD = builtin_profiles()["machine_demo"].read_text()
 
 
 @pytest.mark.parametrize("name", builtin_profiles())
@@ -24,7 +24,7 @@ def test_a_shipped_profile_loads_under_its_file_name(name):
         ("window_s = 5.0", "window_s = 7.0", "whole multiple"),
         ("temperature_mean = 3.0", "temperature_max = 3.0", "temperature_max"),
         ("p_min = 0.01", "p_min = 0.5", "p_min"),
-        ('name = "machine"', 'name = "../machine"', "name"),
+        ('name = "machine_demo"', 'name = "../machine"', "name"),
         ("[sampling]", "[sampling", "TOML"),
     ],
 )

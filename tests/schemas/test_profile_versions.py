@@ -15,8 +15,8 @@ from schemas.profile_file import builtin_profiles, find_profile, parse_profile
 from schemas.profile_versions import ProfileVersion, flat, parse_canonical
 from schemas.version_names import VersionHeader, VersionName
 
-TEXT = builtin_profiles()["machine"].read_text()
-MACHINE = find_profile("machine")
+TEXT = builtin_profiles()["machine_demo"].read_text()
+MACHINE = find_profile("machine_demo")
 
 
 def changed(*pairs):

@@ -27,8 +27,8 @@ from model_service.trust.online import OnlineSigner
 from schemas.channel_documents import BROAD, ChannelDocument, Release, TargetCustom, model_role
 from schemas.cohorts import EVERYBODY
 from schemas.profile import Profile
-from schemas.profile_file import find_profile
 from schemas.proto.delivery_pb2 import Installed, ReportRequest, Shadow
+from tests.quick_machine_profile import quick_machine_profile
 
 FAMILY = "machine"
 FACTORY = "machine-0.00000000"
@@ -37,7 +37,7 @@ GROUP = "line"
 
 def quick_profile(**rollout) -> Profile:
     """The machine profile with a rollout that does not wait, and has a holdout only if one is asked for."""
-    profile = find_profile("machine")
+    profile = quick_machine_profile()
     held = {"no_holdout": "holdout_share" not in rollout}
     given = {"soak_s": 0.0, "silent_s": 20.0, "reach_s": 20.0, **held, **rollout}
     return profile.model_copy(update={"rollout": profile.rollout.model_copy(update=given)})

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from schemas.errors import UnknownSchemaError
 from schemas.profile import Profile
-from schemas.profile_file import find_profile
 from schemas.tables import SUMMARIES
 from stream_processors.job import Batch, Job, Output, RawMessage
+from tests.quick_machine_profile import quick_machine_profile
 
 T0 = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
 PERIOD_S = 5.0
@@ -24,7 +24,7 @@ class Context:
     """One profile; every device is in one cohort, unless its id names another after an ``@``."""
 
     def __init__(self, profile: Profile | None = None) -> None:
-        self.profile = profile or find_profile("machine")
+        self.profile = profile or quick_machine_profile()
 
     def cohort_of(self, device_id: str, profile: str) -> str:
         return device_id.partition("@")[2] or COHORT

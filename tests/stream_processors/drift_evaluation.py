@@ -18,11 +18,11 @@ import numpy as np
 from river.drift import ADWIN
 
 from schemas.profile import Profile
-from schemas.profile_file import find_profile
 from stream_processors.drift.cohort_judge import CohortJudge
 from stream_processors.windowing.moments import Moments
 from stream_processors.windowing.partials import TaskShare
 from stream_processors.windowing.windows import CohortScope, TumblingWindow
+from tests.quick_machine_profile import quick_machine_profile
 
 DEVICES = 20
 PER_WINDOW = 5
@@ -100,7 +100,7 @@ def _share(v: np.ndarray) -> TaskShare:
 
 def profile_with(**drift: object) -> Profile:
     """The machine profile with another drift policy."""
-    profile = find_profile("machine")
+    profile = quick_machine_profile()
     return profile.model_copy(update={"drift": profile.drift.model_copy(update=drift)})
 
 

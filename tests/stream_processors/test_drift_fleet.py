@@ -10,10 +10,10 @@ from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario, share_of
 from model_service.models.features import compute
 from schemas.events import DriftVerdict, parse_event
-from schemas.profile_file import find_profile
 from schemas.topics import DEVICE_PARTITIONS, partition_for
 from stream_processors.aggregate.aggregate_job import AggregateWindows
 from stream_processors.drift.drift_job import DriftWatch
+from tests.quick_machine_profile import quick_machine_profile
 from tests.stream_processors.cohorts import PERIOD_S, T0, Context, JobRunner, Period, logged, summaries
 
 SECONDS = 90
@@ -32,7 +32,7 @@ def fleet(seed: int, *injections: Injection) -> list[Period]:
 
 def machine(scenario: Scenario, device: str, site: str) -> list[Period]:
     """One device's summaries."""
-    profile, phase = find_profile("machine"), share_of(device, "phase")
+    profile, phase = quick_machine_profile(), share_of(device, "phase")
     sensors = RotatingMachine(scenario.seed, device, 512.0, scenario.of(device), phase)
     blocks = np.stack([sensors.block(k, 512) for k in range(SECONDS)])
     values = compute(blocks, profile.feature_specs(), profile.channel_names)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from schemas.profile_file import find_profile
 from stream_processors.drift.drift_kinds import ACTIONS, DriftEvidence, channels_of, classify, moved_share
 from stream_processors.windowing.moments import Moments
+from tests.quick_machine_profile import quick_machine_profile
 
-MACHINE = find_profile("machine")
+MACHINE = quick_machine_profile()
 STEP = DriftEvidence(
     abrupt=True, windows_since_onset=3, devices=20, moved_share=1.0, channels_moved=1, scaled_share=1.0
 )

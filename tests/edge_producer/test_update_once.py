@@ -107,7 +107,7 @@ def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_pat
         service.join(tmp_path / "join", name)
     release = service.sign(candidate(1))
     command = [sys.executable, "-m", "edge_producer", "run"]
-    given = environment(tmp_path, names, SPEED="8", SHADOW_PREVIOUS="true")
+    given = environment(tmp_path, names, PROFILE="machine_demo", SPEED="8", SHADOW_PREVIOUS="true")
     process = subprocess.Popen(command, env=given, stderr=subprocess.DEVNULL)
     status_path = edge_settings(tmp_path).status_path
 
@@ -126,7 +126,7 @@ def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_pat
             "both devices to commit",
         )
         assert {models()[n]["version"] for n in names} == {release.version}
-        assert models()["m-1"]["shadow"]["windows"] >= find_profile("machine").rollout.watch_windows
+        assert models()["m-1"]["shadow"]["windows"] >= find_profile("machine_demo").rollout.watch_windows
         process.send_signal(signal.SIGTERM)
         process.wait(30)
     finally:

@@ -203,7 +203,7 @@ class UpdateAgent:
 
     def _check(self, delivery: DeliveryClient) -> None:
         self._schedule.check_begins(self._monotonic())
-        assignment = self._instructions.fetch(delivery)
+        assignment = self._instructions.fetch(delivery, self._stop)
         if assignment is None:
             return
         if self._progress.accept(assignment.channel.seq, assignment.channel.rollout_id):

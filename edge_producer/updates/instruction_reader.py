@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_producer.inference import RUNTIME_VERSION
 from edge_producer.trust import SERVER, DeviceFacts, VerifiedState, decide
 from edge_producer.trust.profile_documents import ProfileDocuments
 from edge_producer.updates.config_trial import Fetch
-from edge_producer.updates.download import Downloads
+from edge_producer.updates.download import DownloadPace, Downloads
 from edge_producer.updates.installer import Installer
 from edge_producer.updates.onnx_graph import MAX_OPSET
 from edge_producer.updates.resources import UpdaterResources
@@ -21,6 +21,9 @@ from edge_producer.updates.update_states import Attempt
 from schemas.channel_documents import ChannelDocument, Release, artifact_path
 from schemas.errors import TrustError
 from schemas.join import JoinBundle
+
+CONFIG_S = 60.0
+"""Longest time for one try to fetch a configuration: it is small, and a model waits for it."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,12 @@ class InstructionReader:
         self._pace = resources.pace
         self._monotonic = monotonic
 
-    def fetch(self, delivery: DeliveryClient) -> Assignment | None:
+    def fetch(self, delivery: DeliveryClient, stop: Callable[[], bool]) -> Assignment | None:
         """What the device should run now; None where nothing is wanted, or nothing that can be trusted.
+
+        Args:
+            delivery: Answers.
+            stop: Polled while a configuration is fetched; True gives up.
 
         Raises:
             AccessError: The certificate does not allow it.
@@ -85,7 +92,7 @@ class InstructionReader:
             verified = verifier.apply(fetched.metadata, fetched.documents)
             self._on_profiles(verified.profiles, joined.join.group)
             facts = self._facts(joined.join)
-            self._on_configs(verified, facts, self._fetcher(delivery))
+            self._on_configs(verified, facts, self._fetcher(delivery, stop))
             instruction = decide(verified, facts, time.now())
         except TrustError as exc:
             self._progress.refuse_metadata(exc)
@@ -142,22 +149,23 @@ class InstructionReader:
             release=release,
             path=path,
         )
-        downloads = self._downloads(delivery, "download")
+        downloads = self._downloads(delivery, "download", self._pace)
         length = assignment.verified.target(path).length if path else 0
         installer.install(attempt, length, downloads, stop)
 
-    def _downloads(self, delivery: DeliveryClient, name: str) -> Downloads:
-        options, pace = self._options, self._pace
+    def _downloads(self, delivery: DeliveryClient, name: str, pace: DownloadPace) -> Downloads:
+        options = self._options
         fetch = functools.partial(delivery.fetch_artifact, stall_s=pace.window_s, total_s=pace.total_s)
         return Downloads(options.folder / name, fetch, options.disk, pace, self._monotonic)
 
-    def _fetcher(self, delivery: DeliveryClient) -> Fetch:
+    def _fetcher(self, delivery: DeliveryClient, stop: Callable[[], bool]) -> Fetch:
         """Fetches configurations, into a folder of their own: a model's download goes on where it was."""
+        pace = replace(self._pace, total_s=min(self._pace.total_s, CONFIG_S))
 
         def fetch(sha256: str, length: int) -> bytes:
-            downloads = self._downloads(delivery, "download-configs")
+            downloads = self._downloads(delivery, "download-configs", pace)
             downloads.forget(keep=sha256)
-            data = downloads.get(sha256, length)
+            data = downloads.get(sha256, length, stop)
             downloads.forget()
             return data
 

@@ -260,7 +260,7 @@ def test_other_numbers_than_the_gate_computes_are_refused(line):
     line.trainer.step()
     [made] = line.candidates()
     manifest = ConfigManifest.model_validate(made["manifest"])
-    hostile = ConfigBundle.made(manifest, {"green_s": [59.0, 59.0], "offset_s": {}}, 1)
+    hostile = ConfigBundle.made(manifest, {"green_s": [49.0, 49.0], "offset_s": {}}, 1)
     sha256, length = store_bytes(line.settings.artifacts, hostile.packed())
     Proposer(line.settings).propose(hostile.manifest, sha256)
     with line.registry.transaction() as connection:

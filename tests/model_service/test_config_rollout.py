@@ -294,3 +294,13 @@ def test_a_completed_one_can_be_taken_back(fleet):
     fleet.engine_.tick()
     assert fleet.run(1, until=("rolled_back",)).state == "rolled_back"
     assert set(fleet.configs.values()) == {NONE}
+
+
+def test_where_devices_are_the_unit_salts_draw_them_and_no_document_lists_any(fleet):
+    release = fleet.sign_config(1, unit="device")
+    assert fleet.run(1).state == "completed"
+    record = fleet.rollout(1)
+    assert record.units == {}
+    assert 0 < record.canary.share < 1
+    assert {c.document.cohort.devices for c in fleet.requests()} == {()}
+    assert fleet.treated(release) == set(fleet.names)

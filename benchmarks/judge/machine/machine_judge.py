@@ -17,9 +17,18 @@ from benchmarks.judge.judge_environment import JudgeUnavailableError, python_of
 from benchmarks.judge.machine.feature_comparison import compared
 from benchmarks.judge.machine.machine_outcome import JudgedOutcome, code_of, journalled
 from benchmarks.judge.machine.machine_page import BEGIN, figures
-from benchmarks.judge.machine.rig_fleets import FAULT_KINDS, HARMLESS, KNOWN_HARMLESS, STEADY, UNKNOWN
+from benchmarks.judge.machine.rig_fleets import (
+    FAULT_KINDS,
+    HARMLESS,
+    KNOWN_HARMLESS,
+    PROFILE,
+    STEADY,
+    UNKNOWN,
+    judged_fleet,
+)
 from benchmarks.judge.machine.rig_models import judged_model
-from benchmarks.judge.machine.run_picture import pictured_run, run_picture
+from benchmarks.judge.machine.run_picture import pictured_run, run_picture, scores_of
+from schemas.profile_file import find_profile
 
 ROTORS = 8
 SEEDS = {
@@ -55,6 +64,8 @@ def judge_machine(root: Path, given: argparse.Namespace) -> None:
     stored = {
         "code": code_of(), "ross": _physics(cache), "compared": compared(cache, range(6)),
         "chosen": {arm: judged_model(arm, cache).chosen for arm in ("factory", "fitted")},
+        "high": {arm: _high(arm, cache) for arm in ("factory", "fitted")},
+        "drift_window_s": find_profile(PROFILE).drift.window_s,
         "run": pictured_run(cache),
         "outcomes": [o._asdict() for o in outcomes],
     }  # fmt: skip
@@ -120,6 +131,14 @@ def _physics(cache: Path) -> dict[str, Any]:
     rotors = sorted((cache / "rotors").glob("rotor-??.npz"))
     with np.load(rotors[0]) as first:
         return {"rotors": len(rotors), "version": str(first["ross"]), "apart": float(first["checked"])}
+
+
+def _high(arm: str, cache: Path) -> float:
+    """Share of healthy windows that score as high as an alarm needs."""
+    model = judged_model(arm, cache)
+    fleets = [judged_fleet(STEADY, seed, cache) for seed in range(SEEDS[STEADY])]
+    enter = model.profile.decision.rules[0].enter
+    return float(np.mean([scores_of(fleet, arm, model) >= enter for fleet in fleets]))
 
 
 def _tell(text: str) -> None:

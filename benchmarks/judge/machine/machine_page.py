@@ -32,9 +32,9 @@ def figures(stored: dict[str, Any], outcomes: Sequence[JudgedOutcome]) -> str:
     _physics(page, stored["ross"])
     _features(page, stored["compared"])
     _detection(page, outcomes)
-    _false_alarms(page, outcomes, stored["chosen"])
+    _false_alarms(page, outcomes, stored["chosen"], stored["high"])
     _loop(page, outcomes)
-    _held(page, outcomes)
+    _held(page, outcomes, stored["drift_window_s"])
     return "\n".join(page.lines).strip() + "\n"
 
 
@@ -121,15 +121,25 @@ def _recall(found: Sequence[JudgedOutcome]) -> list[str]:
     return [str(hit), str(already), recall, f"{np.median(delays):.0f}" if delays else "-"]
 
 
-def _false_alarms(page: FigurePage, outcomes: Sequence[JudgedOutcome], chosen: dict[str, str]) -> None:
+def _false_alarms(
+    page: FigurePage, outcomes: Sequence[JudgedOutcome], chosen: dict[str, str], high: dict[str, float]
+) -> None:
+    page.say(
+        "On healthy machines. An alarm begins once and lasts: a model by which all is in alarm has few, and "
+        "shows it in the share of windows that score high."
+    )
     rows = []
     for arm in ARMS:
         found = [o for o in outcomes if o.arm == arm]
         if found and arm != "own":
             days = sum(o.healthy_windows for o in found) / DAY_S
             alarms = sum(o.false_alarms for o in found)
-            rows.append([arm, chosen[arm], f"{days:.2f}", str(alarms), f"{alarms / days:.1f}"])
-    page.table(["model", "what it is", "healthy machine-days", "false alarms", "a machine-day"], rows)
+            rows.append(
+                [arm, chosen[arm], f"{days:.2f}", str(alarms), f"{alarms / days:.1f}", f"{high[arm]:.1%}"]
+            )
+    page.table(
+        ["model", "what it is", "healthy machine-days", "false alarms", "a machine-day", "score high"], rows
+    )
 
 
 def _loop(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
@@ -173,11 +183,13 @@ def _floors(page: FigurePage, arm: str, found: Sequence[JudgedOutcome]) -> None:
     )
 
 
-def _held(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
+def _held(page: FigurePage, outcomes: Sequence[JudgedOutcome], window_s: float) -> None:
     page.lines += ["", "### What a held drift costs"]
     page.say(
         "A drift that is held waits for a person, however long that takes. Until then the old model stays in "
-        "force: its alarms a machine-day after each harmless change, beside those before any change."
+        "force: each day of waiting costs its alarms a machine-day after the change less those before. A "
+        "change that is learnt costs them from its onset to the rollout; the last column has the first part, "
+        "until a model is signed, in drift windows of the profile."
     )
     rows = []
     for arm in ARMS:
@@ -191,7 +203,7 @@ def _held(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
                 rows.append(
                     [
                         arm, cell, base, after, f"{len(found) - len(waits)} of {len(found)}",
-                        f"{np.median(waits):.0f}" if waits else "-",
+                        f"{np.median(waits) / window_s:.0f}" if waits else "-",
                     ]
                 )  # fmt: skip
     page.table(
@@ -201,7 +213,7 @@ def _held(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
             "alarms a machine-day before",
             "after, old model",
             "held",
-            "learnt: s to a model",
+            "learnt: windows to a model",
         ],
         rows,
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.judge.machine.rig_fleets import judged_fleet
-from benchmarks.judge.machine.rig_models import judged_model
+from benchmarks.judge.machine.rig_fleets import JudgedFleet, judged_fleet
+from benchmarks.judge.machine.rig_models import JudgedModel, judged_model
 from model_service.models.score_stage import ScoreStage
 
 CELL, SEED = "rub", 2
@@ -19,11 +19,10 @@ _LEFT, _WIDTH, _HEIGHT, _GAP = 60, 620, 150, 40
 def pictured_run(cache: Path) -> dict[str, Any]:
     """Vibration's middle band and the score around the onset, by machine and second."""
     fleet, model = judged_fleet(CELL, SEED, cache), judged_model("fitted", cache)
-    manifest, names = model.bundle.manifest, model.profile.feature_names
-    stage = ScoreStage(model.bundle.model, len(manifest.features), manifest.version)
+    names = model.profile.feature_names
     span = slice(fleet.at - BEFORE_S, fleet.at + AFTER_S)
     rows = fleet.features[:, span]
-    scores = stage.score(rows.reshape(-1, rows.shape[2])).reshape(rows.shape[:2])
+    scores = scores_of(fleet, "fitted", model)[:, span]
     return {
         "what": f"{CELL}, severity {fleet.severity:g}, {fleet.faulty[:, -1].sum()} of {len(rows)} machines",
         "hit": fleet.faulty[:, -1].tolist(),
@@ -31,6 +30,15 @@ def pictured_run(cache: Path) -> dict[str, Any]:
         "score": scores.round(3).tolist(),
         "enter": model.profile.decision.rules[0].enter,
     }
+
+
+def scores_of(fleet: JudgedFleet, arm: str, model: JudgedModel) -> np.ndarray:
+    """Scores of a fleet by the model of an arm, shape (devices, windows)."""
+    if arm == "factory":
+        return fleet.factory
+    manifest, rows = model.bundle.manifest, fleet.features
+    stage = ScoreStage(model.bundle.model, len(manifest.features), manifest.version)
+    return np.asarray(stage.score(rows.reshape(-1, rows.shape[2])).reshape(rows.shape[:2]))
 
 
 def run_picture(run: dict[str, Any]) -> str:

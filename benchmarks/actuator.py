@@ -193,7 +193,8 @@ def _device(folder: Path, path: Path, n: int) -> dict[str, Any]:
     gc.freeze()
     runner.run(threading.Event())
     status = read_status(settings.status_path) or {}
-    return {**status["actuator"], "functions": status["decision_functions"]}
+    parts = {name: {q: status[name][q] for q in ("p50", "p99")} for name in ("pickup_ms", "decide_ms")}
+    return {**status["actuator"], **parts, "functions": status["decision_functions"]}
 
 
 def _install(site: Path) -> None:

@@ -65,10 +65,10 @@ class SocketActuator(ResidentActuator):
 
     def _serve(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            place = _identity(self._path)  # before: what replaces it from here on is noticed
             link.settimeout(self._timeout_s)
             link.connect(self._path)
             link.setblocking(False)
-            place = _identity(self._path)
             with self._changed:
                 self._socket, self._unsent, self._broken = link, b"", None
                 self._reached()

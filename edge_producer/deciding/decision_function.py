@@ -80,8 +80,9 @@ def load_decision_function(name: str, device_id: str, profile: Profile) -> Decis
             f"decision function '{name}' is in several packages: {packages}; leave one installed"
         )
     try:
-        loaded: Any = points[0].load()
-        made: DecisionFunction = loaded(device_id, profile) if inspect.isclass(loaded) else loaded
+        loaded = points[0].load()
+        is_class = inspect.isclass(loaded)
+        made: DecisionFunction = loaded(device_id, profile) if is_class else loaded
     except (Exception, SystemExit) as exc:  # the code is a user's: whatever it raises
         raise ProfileError(
             f"decision function '{name}' cannot be loaded: {type(exc).__name__}: {exc}"

@@ -21,10 +21,13 @@ from edge_producer.acting.newest_orders import NewestOrders
 from edge_producer.acting.resident_actuator import ResidentActuator
 from edge_producer.acting.socket_actuator import SocketActuator
 from edge_producer.actions import ActionRunner, load_actions
+from edge_producer.edge_check import findings
 from edge_producer.fail_safe import FailSafe
 from edge_producer.fail_safe_watchdog import tell_actuator
+from edge_producer.settings import EdgeSettings
 from schemas.errors import ProfileError
 from tests.edge_producer.actuator_rig import SocketServer, ok
+from tests.edge_producer.spool_rig import PROFILE
 from tests.edge_producer.test_fail_safe import edge as edge  # noqa: PLC0414  (a fixture)
 from tests.edge_producer.test_fail_safe import sensing
 from tests.simulators.installed_jobs import install
@@ -486,6 +489,28 @@ def test_the_watchdog_reaches_an_actuator_of_a_user_in_a_process_of_its_own(own,
     subject.end()
     wait_until((tmp_path / "out").exists, 60, "the watchdog's order")
     assert (tmp_path / "out").read_text() == "d-1 plan watchdog {'split': 0.5}\n"
+
+
+def test_a_check_says_whether_function_and_actuator_are_there(own, tmp_path, server):
+    def found(text: str, profile: str = "machine") -> dict[str, str]:
+        file = actions(tmp_path, text)
+        given = EdgeSettings(
+            state_dir=tmp_path,
+            profile=profile,
+            devices=("d-1",),
+            bootstrap_servers="127.0.0.1:1",
+            actions_file=file,
+        )
+        return {f.what: f.problem for f in findings(given)}
+
+    assert found(f"[actuator]\nsocket = '{server.path}'")["actuator"] == ""
+    assert "start the actuator" in found(f"[actuator]\nsocket = '{tmp_path / 'absent'}'")["actuator"]
+    assert found("[actuator]\nentry_point = 'own'")["actuator"] == ""
+    assert "install one package" in found("[actuator]\nentry_point = 'absent'")["file of actions"]
+    assert "decision function" not in found("")
+    named = tmp_path / "named.toml"
+    named.write_text(PROFILE.replace("[decision]", '[decision]\nfunction = "absent"'))
+    assert "install the package" in found("", str(named))["decision function"]
 
 
 def test_nothing_of_an_actuator_raises_into_sensing(tmp_path, link):

@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 FIRST_S, LONGEST_S = 0.1, 5.0
 """Wait before a lost actuator is tried again: the first, and the longest; it doubles between."""
+DETAIL = 300
+"""Characters of what is wrong that are kept: it is in the status, and may be a user's text."""
 _URGENT_S = 0.05
-_END_S = 1.0
 
 
 class ActuatorTimeoutError(OSError):
@@ -145,6 +146,7 @@ class ResidentActuator(ABC):
 
     def _log(self, error: str) -> None:
         """Keep what is wrong, and log it unless that is what was logged last."""
+        error = error[:DETAIL]
         self._error = error
         if error != self._logged:
             self._logged = error

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 LARGEST_STATE = 16 * 1024
 """Bytes of JSON that a function may carry from window to window: each commit writes them."""
+DETAIL = 300
+"""Characters of what is wrong that are kept: it is in the status, and may be a user's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +237,12 @@ class FunctionDecider:
             self._count("function_late" if late else "function_failed")
         elif self.problem:  # what could not be loaded fails with every window
             self._count("function_failed")
-        self.problem = str(error) if isinstance(error, ProfileError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, ProfileError) else f"{type(error).__name__}: {error}"
+        self.problem = text[:DETAIL]
         if type(error).__name__ not in self._logged:
             self._logged.add(type(error).__name__)
-            text = "decision function '%s' failed, and the rules decide, or the fail-safe: %s"
-            log.error(text, self._name, self.problem, extra={"device_id": self._device_id})
+            said = "decision function '%s' failed, and the rules decide, or the fail-safe: %s"
+            log.error(said, self._name, self.problem, extra={"device_id": self._device_id})
 
     def _count(self, name: str, n: int = 1) -> None:
         if n:

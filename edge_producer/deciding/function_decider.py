@@ -143,7 +143,7 @@ class FunctionDecider:
         Args:
             chosen: What the rules decided.
             event_time: UTC end of the window.
-            features: Shape (F,), of the profile's features.
+            features: Of the profile's features, in their order; what stands behind them is left out.
             scores: By output; ``score`` is the primary one.
         """
         if chosen.fail_safe:
@@ -189,7 +189,8 @@ class FunctionDecider:
     def _answer(
         self, action: str, event_time: datetime, features: Floats, scores: Mapping[str, float | None]
     ) -> CheckedAnswer:
-        values = dict(zip(self._feature_names, features.tolist(), strict=True))
+        names = self._feature_names
+        values = dict(zip(names, features[: len(names)].tolist(), strict=True))
         parameters = self._parameters.at(event_time)
         request = DecisionRequest(self._device_id, event_time, values, scores, action, parameters)
         if self._function is None:

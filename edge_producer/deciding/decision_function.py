@@ -22,8 +22,8 @@ class DecisionRequest:
     Attributes:
         event_time: UTC end of the window.
         features: By the names of the profile's features; NaN where missing.
-        scores: By output of the model; None: there is no usable one. ``score``, the primary one, is never
-            None: without it the fail-safe is in force, and the function is not asked.
+        scores: By output of the model, ``score`` is the primary one; None: there is no usable one. While the
+            fail-safe is in force for want of a score, the function is not asked.
         action: What the rules chose.
         parameters: In force at ``event_time``, computed in the cloud; empty: none. Read-only; arrays are
             tuples.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge_producer.acting.action_order import ActionOrder
 from edge_producer.clock import Clock
 from edge_producer.decider import LocalDecision
-from edge_producer.deciding.decision_parameters import DecisionParameters
+from edge_producer.deciding.decision_parameters import DecisionParameters, HoldsParameters
 from edge_producer.deciding.timed_calls import TimedCalls
 from edge_producer.metering import Meters
 from schemas.boot_ids import random_boot_id
@@ -37,7 +37,7 @@ class Host:
     meters: Meters
     clock: Clock
     new_boot_id: Callable[[], int] = random_boot_id
-    parameters: Mapping[str, DecisionParameters] = field(default_factory=dict)
+    parameters: Mapping[str, HoldsParameters] = field(default_factory=dict)
     calls: TimedCalls = field(default_factory=TimedCalls)
 
     def function_for(

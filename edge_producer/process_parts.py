@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_producer.actions import ActionRunner, load_actions
-from edge_producer.deciding.decision_parameters import DecisionParameters
+from edge_producer.deciding.decision_parameters import HoldsParameters
 from edge_producer.device_identity import DeviceKeys
 from edge_producer.fail_safe import FailSafe
 from edge_producer.model_switch import ModelSwitch
@@ -47,7 +47,7 @@ class ProcessParts:
     keys: DeviceKeys | None = None
     disk: Disk = DISK
     connect: Connect | None = None
-    parameters: Mapping[str, DecisionParameters] = field(default_factory=dict)
+    parameters: Mapping[str, HoldsParameters] = field(default_factory=dict)
 
 
 def make_state_dir(settings: EdgeSettings) -> None:

@@ -90,6 +90,16 @@ def load_decision_function(name: str, device_id: str, profile: Profile) -> Decis
     return made
 
 
+def try_parameters(profile: Profile, device_id: str, values: Mapping[str, Any]) -> None:
+    """Return if the profile's decision function can go by parameters.
+
+    Raises:
+        ValueError: It cannot; says why.
+    """
+    if why := why_parameters_refused(profile, device_id, values):
+        raise ValueError(why)
+
+
 def why_parameters_refused(profile: Profile, device_id: str, values: Mapping[str, Any]) -> str:
     """Why the profile's decision function cannot go by parameters; empty: it can, or does not say.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
@@ -53,11 +53,31 @@ class ParameterSet:
         object.__setattr__(self, "values", frozen_json(self.values))
 
 
+class HoldsParameters(Protocol):
+    """What gives one device's decision function its parameters, and hears how it does under them.
+
+    Attributes:
+        in_use: Version that the newest window was decided with; empty: none was in force.
+    """
+
+    @property
+    def in_use(self) -> str: ...  # noqa: D102  (described above)
+
+    def at(self, event_time: datetime) -> Mapping[str, Any]:
+        """Values in force at an event time; empty: there are none. Asked for each window."""
+        ...
+
+    def decided(self, *, well: bool) -> None:
+        """Hear whether the function has answered, and well, under the values that ``at`` gave last."""
+        ...
+
+
 class DecisionParameters:
     """Which parameters one device's decision function gets. From any thread.
 
     Attributes:
         in_use: Version that the newest window was decided with; empty: none was in force.
+        failures: Calls in a row, under the values in force, that were not answered well.
 
     Example:
         A plan that begins at noon, and the one before it.
@@ -78,6 +98,7 @@ class DecisionParameters:
     def __init__(self) -> None:
         self._sets: tuple[ParameterSet, ...] = ()
         self.in_use = ""
+        self.failures = 0
 
     def follow(self, *sets: ParameterSet) -> None:
         """Replace everything that was said before; without any set no parameters are in force.
@@ -90,5 +111,11 @@ class DecisionParameters:
     def at(self, event_time: datetime) -> Mapping[str, Any]:
         """Values in force at an event time, and note their version as ``in_use``; empty: there are none."""
         valid = [given for given in self._sets if given.valid_from <= event_time]
-        self.in_use = valid[-1].version if valid else ""
+        version = valid[-1].version if valid else ""
+        if version != self.in_use:
+            self.in_use, self.failures = version, 0
         return valid[-1].values if valid else NO_PARAMETERS
+
+    def decided(self, *, well: bool) -> None:
+        """Count a call that was not answered well; one that was begins anew."""
+        self.failures = 0 if well else self.failures + 1

@@ -18,7 +18,7 @@ from edge_producer.deciding.decision_function import (
     DecisionRequest,
     load_decision_function,
 )
-from edge_producer.deciding.decision_parameters import DecisionParameters
+from edge_producer.deciding.decision_parameters import HoldsParameters
 from edge_producer.deciding.timed_calls import TimedCall, TimedCalls
 from edge_producer.window import Floats
 from schemas.action_numbers import clipped
@@ -98,7 +98,7 @@ class FunctionDecider:
         self,
         device_id: str,
         profile: Profile,
-        parameters: DecisionParameters,
+        parameters: HoldsParameters,
         calls: TimedCalls,
         kept: Mapping[str, Any] | None = None,
     ) -> None:
@@ -154,6 +154,7 @@ class FunctionDecider:
             self._note_failure(exc)
             return self._without(chosen)
         self.problem, self._state = "", answer.state
+        self._parameters.decided(well=True)
         self._count("function_answered")
         self._count("numbers_clipped", len(answer.clipped))
         self._clipped.update(f"{answer.action}.{name}" for name in answer.clipped)
@@ -235,6 +236,7 @@ class FunctionDecider:
     def _note_failure(self, error: Exception) -> None:
         late = isinstance(error, TimeoutError)
         if self._function is not None:
+            self._parameters.decided(well=False)
             self._count("function_late" if late else "function_failed")
         elif self.problem:  # what could not be loaded fails with every window
             self._count("function_failed")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from edge_producer import DecisionAnswer
 from edge_producer.acting.action_order import ActionOrder
 from edge_producer.decider import Decider, LocalDecision
-from edge_producer.deciding.decision_function import why_parameters_refused
+from edge_producer.deciding.decision_function import try_parameters, why_parameters_refused
 from edge_producer.deciding.decision_parameters import DecisionParameters, ParameterSet
 from edge_producer.deciding.function_decider import LARGEST_STATE, FunctionDecider
 from edge_producer.deciding.timed_calls import TimedCalls
@@ -347,6 +347,11 @@ def test_parameters_switch_at_their_instant_by_event_time(own, tmp_path):
     )
     found = [(dict(rig.sense(0.1).numbers)["green_s"], rig.status()["parameters"]) for _ in range(4)]
     assert found == [(5.0, ""), (20.0, "plan-1"), (30.0, "plan-2"), (30.0, "plan-2")]
+    own.answers["any"] = lambda _r: None
+    rig.sense(0.1)
+    rig.sense(0.1)
+    assert rig.parameters["d-1"].failures == 2
+    own.answers["any"] = green(5)
     rig.parameters["d-1"].follow()
     assert rig.sense(0.1).numbers == {"green_s": 5.0}
 
@@ -389,6 +394,9 @@ class Own:
     assert "two minutes" in why_parameters_refused(profile(), "d-1", {"cycle_s": 121})
     assert "KeyError" in why_parameters_refused(profile(), "d-1", {})
     assert "no decision function" in why_parameters_refused(bench_profile(), "d-1", {})
+    try_parameters(profile(), "d-1", {"cycle_s": 90})
+    with pytest.raises(ValueError, match="two minutes"):
+        try_parameters(profile(), "d-1", {"cycle_s": 121})
 
 
 def test_a_function_that_is_not_installed_leaves_the_device_deciding_and_says_what_to_do(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from benchmarks import (
+    actuator,
     delivery,
     device_bytes,
     device_hour,
@@ -30,6 +31,7 @@ SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "size": message_size.run,
     "bytes": device_bytes.run,
     "edge": edge.run,
+    "actuator": actuator.run,
     "footprint": footprint.run,
     "ingest": ingest.run,
     "flood": flood.run,

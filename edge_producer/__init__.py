@@ -11,6 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_producer.acting.action_order import ActionOrder as ActionOrder
+    from edge_producer.acting.called_actuator import ActuatorRequest as ActuatorRequest
+    from edge_producer.deciding.decision_function import DecisionAnswer as DecisionAnswer
+    from edge_producer.deciding.decision_function import DecisionRequest as DecisionRequest
     from edge_producer.device_identity import DeviceIdentity as DeviceIdentity
     from edge_producer.device_identity import load_or_create as load_or_create
     from edge_producer.settings import EdgeSettings as EdgeSettings
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
     from edge_producer.window import WindowSource as WindowSource
 
 _LOADED_FROM: dict[str, tuple[str, str]] = {
+    "ActionOrder": ("edge_producer.acting.action_order", "ActionOrder"),
+    "ActuatorRequest": ("edge_producer.acting.called_actuator", "ActuatorRequest"),
+    "DecisionAnswer": ("edge_producer.deciding.decision_function", "DecisionAnswer"),
+    "DecisionRequest": ("edge_producer.deciding.decision_function", "DecisionRequest"),
     "DeviceBooks": ("edge_producer.spool.spool", "DeviceBooks"),
     "DeviceIdentity": ("edge_producer.device_identity", "DeviceIdentity"),
     "EdgeSettings": ("edge_producer.settings", "EdgeSettings"),
@@ -45,6 +53,10 @@ _LOADED_FROM: dict[str, tuple[str, str]] = {
 """Module and attribute that each name is loaded from."""
 
 __all__ = [
+    "ActionOrder",
+    "ActuatorRequest",
+    "DecisionAnswer",
+    "DecisionRequest",
     "DeviceBooks",
     "DeviceIdentity",
     "EdgeSettings",

@@ -188,6 +188,11 @@ class DeviceConfigs:
         """Versions in force, joined by commas; empty: the profile has no configurations."""
         return self.switch.in_use(self.device_id)
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Values in force now, by name."""
+        return self.switch.parameters(self.device_id)
+
     def at(self, event_time: datetime) -> Mapping[str, Any]:
         """Values for a window that ends then, by name; what is due is taken over first."""
         return self.switch.at_boundary(self.device_id, event_time)

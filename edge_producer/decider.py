@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from schemas.decision_policy import DecisionPolicy, DecisionRule
 from schemas.output_names import PRIMARY
 
 _NONE: Mapping[str, float | None] = {}
+
+NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class LocalDecision:
         fail_safe: The action is in force because there is no usable score.
         out_of_range: There are samples outside their range, in a row or too many.
         repeated: An action started that is no alarm, because its incident has had one as severe.
+        numbers: What the action carries, within the profile's bounds.
+        alarm: Action that the alert names, where that is another one; empty: ``action``.
     """
 
     action: str
@@ -32,11 +37,18 @@ class LocalDecision:
     fail_safe: bool
     out_of_range: bool = False
     repeated: bool = False
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    alarm: str = ""
 
 
 @dataclass(slots=True)
-class _Incident:
-    """``severity``: the highest since it began, -1: there is none; ``quiet``: windows without an action."""
+class Incident:
+    """Alarms that belong together.
+
+    Attributes:
+        severity: The highest since it began; -1: there is none.
+        quiet: Windows without an action.
+    """
 
     severity: int = -1
     quiet: int = 0
@@ -80,11 +92,11 @@ class Decider:
         mildest = policy.rules[0].action if policy.rules else "inspect"
         self._range_action = policy.out_of_range or mildest
         self._action = policy.idle
-        self._incidents = {"score": _Incident(), "fail_safe": _Incident()}
+        self._incidents = {"score": Incident(), "fail_safe": Incident()}
         if state is not None:
             self._action = state["action"]
             for name, kept in state.get("incidents", {}).items():  # 0.2.0 kept none
-                self._incidents[name] = _Incident(**kept)
+                self._incidents[name] = Incident(**kept)
             for name, kept in state["rules"].items():
                 if name in self._rules:
                     self._rules[name] = _RuleState(**kept)
@@ -128,7 +140,9 @@ class Decider:
         self._action = action
         grows = self._grows(0 if ranged else severity, fail_safe=fail_safe)
         repeated = started and action != self._policy.idle and not grows
-        return LocalDecision(action, started, started and alert and grows, fail_safe, out_of_range, repeated)
+        numbers = self._policy.numbers_of(action) if action in self._policy.numbers else NO_NUMBERS
+        alert = started and alert and grows
+        return LocalDecision(action, started, alert, fail_safe, out_of_range, repeated, numbers)
 
     def export(self) -> dict[str, Any]:
         """State as a JSON value."""

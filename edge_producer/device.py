@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,48 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_producer.books import BookKey, ledger_of
-from edge_producer.clock import Clock
-from edge_producer.config_switch import ConfigSwitch
 from edge_producer.decider import Decider, LocalDecision
+from edge_producer.deciding.decision_parameters import NO_PARAMETERS
+from edge_producer.device_host import ActionCommands, Host
 from edge_producer.device_identity import DeviceIdentity
 from edge_producer.device_update import NEVER_US, REWIND_PERIODS, BootTerms, DeviceUpdate
 from edge_producer.filter import RowFilter
-from edge_producer.metering import Meters
 from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
 from edge_producer.reference_keeper import ReferenceKeeper
 from edge_producer.sensed_rows import Period, Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, LearnsReference, Predictor, Window
 from edge_producer.window_scoring import WindowScorer
-from schemas.boot_ids import random_boot_id
 from schemas.events import Alert
 from schemas.instants import from_us, to_us
+from schemas.output_names import PRIMARY
 from schemas.packed_schemas import packed_summary_layout
 from schemas.profile import Profile
 from schemas.row_schemas import Stratum
 from schemas.version_names import VersionHeader
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Host:
-    """What a device needs from its process; shared by all devices of the process.
-
-    Attributes:
-        on_action: Called with (device_id, action, score) when an action comes into force, and for the action
-            of the first window of a start: what happened to the machine before is not known.
-        meters: Takes latencies.
-        clock: Steady seconds since 1970, for the age of rows; event times come from the source.
-        new_boot_id: Returns an id that no device ever had.
-        configs: Which configuration each device decides by.
-    """
-
-    on_action: Callable[[str, str, float | None], None]
-    meters: Meters
-    clock: Clock
-    new_boot_id: Callable[[], int] = random_boot_id
-    configs: ConfigSwitch = field(default_factory=ConfigSwitch)
 
 
 class Device:
@@ -99,10 +77,11 @@ class Device:
         self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
         self._raw_bytes = _raw_bytes(profile)
         self._alerts: list[bytes] = []
-        self._commanded: str | None = None
+        self._commands = ActionCommands(self.device_id, host.on_action)
         self._windows = self._at_risk = 0
         self.state_lost = False
-        self.parameters = host.configs.parameters(self.device_id)
+        self._held = host.parameters.get(self.device_id)
+        self.parameters = NO_PARAMETERS if self._held is None else self._held.values
         self._go_on_from(state)
         self._begin_boot()
         self.flush()
@@ -116,6 +95,7 @@ class Device:
         try:
             kept: dict[str, Any] = json.loads(state) if state else {}
             self._decider = Decider(self._profile.decision, kept.get("decider"))
+            self._function = self._host.function_for(self.device_id, self._profile, kept.get("function"))
             self._begin_records(kept.get("filter"))
             self._references = ReferenceKeeper(self.device_id, self._profile, kept.get("references"))
             self._at_risk = self._filter.held
@@ -123,6 +103,7 @@ class Device:
             log.exception("the device's state is damaged", extra={"device_id": self.device_id})
             self.state_lost = True
             self._decider = Decider(self._profile.decision)
+            self._function = self._host.function_for(self.device_id, self._profile, None)
             self._references = ReferenceKeeper(self.device_id, self._profile, None)
             self._begin_records(None)
         self._references.begin(self._models.active)
@@ -166,6 +147,11 @@ class Device:
         self._dirty = True
 
     @property
+    def function_status(self) -> dict[str, Any] | None:
+        """How its decision function does, for the status file; None: it has none."""
+        return None if self._function is None else self._function.status()
+
+    @property
     def dirty(self) -> bool:
         """Whether something happened since the last update."""
         return self._dirty
@@ -182,18 +168,21 @@ class Device:
         """
         if self._switch.models is not self._models:
             self._change_models(self._switch.models)
-        self.parameters = self._host.configs.at_boundary(self.device_id, window.end)
-        begun = time.perf_counter_ns()
+        begun = time.monotonic_ns()
+        if self._held is not None:
+            self.parameters = self._held.at(window.end)
         window = self._scorer.begin(window)
         features, score = self._scorer.score(self._models.active, window)
-        scored = time.perf_counter_ns()
+        scored = time.monotonic_ns()
+        further = self._scorer.further(features)
         decision = self._decider.decide(
-            window.end, score, out_of_range=self._scorer.out_of_range, further=self._scorer.further(features)
+            window.end, score, out_of_range=self._scorer.out_of_range, further=further
         )
-        self._host.meters.decided(time.perf_counter_ns() - begun)
-        if decision.action != self._commanded:
-            self._commanded = decision.action
-            self._host.on_action(self.device_id, decision.action, score)
+        if self._function is not None:
+            decision = self._function.decide(decision, window.end, features, {PRIMARY: score, **further})
+        decided = time.monotonic_ns()
+        self._commands.command(decision, score, window.arrived_ns or begun, decided)
+        self._host.meters.decided(decided - begun)
         self._scorer.count_decided(score)
         self._windows += 1
         self._at_risk += 1
@@ -212,7 +201,7 @@ class Device:
         self._release(self._filter.offer(row, decision), {row.period})
         self._sensed.append(row)
         if decision.alert:
-            self._alerts.append(self._alert(row))
+            self._alerts.append(self._alert(row, decision.alarm or decision.action))
         return row
 
     def _lose_records(self, error: Exception) -> None:
@@ -228,7 +217,7 @@ class Device:
 
     def command_again(self) -> None:
         """Have the next window command its action, even if it is the one in force."""
-        self._commanded = None
+        self._commands.again()
 
     def flush(self) -> None:
         """Release held rows and close the open period: no further window comes soon."""
@@ -256,6 +245,7 @@ class Device:
             "decider": self._decider.export(),
             "filter": self._filter.export(),
             "references": self._references.export(self._models.active),
+            **({} if self._function is None else {"function": self._function.export()}),
         }
         update = DeviceUpdate(
             device_id=self.device_id,
@@ -274,8 +264,9 @@ class Device:
                 "raw_bytes": windows * self._raw_bytes,
                 "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
                 **self._scorer.take_counts(),
+                **({} if self._function is None else self._function.take_counts()),
             },
-            decision=self._decider.action,
+            decision=self._decider.action if self._function is None else self._function.action,
             model_version=self._models.active.version,
             absurd=self._scorer.take_absurd(),
             boots=boots,
@@ -309,9 +300,9 @@ class Device:
         shadow, score, shadow_s = self._models.shadow, None, 0.0
         self._switch.healthy.add(window, row.score, self._profile.decision.alarm)
         if shadow is not None:
-            begun = time.perf_counter_ns()
+            begun = time.monotonic_ns()
             _, score = self._scorer.score(shadow, window)
-            shadow_s = (time.perf_counter_ns() - begun) / 1e9
+            shadow_s = (time.monotonic_ns() - begun) / 1e9
             self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
         if self._models.observer is not None:
             outcome = ScoredWindow(row.model_version, row.score, took_s, score, shadow_s)
@@ -346,14 +337,14 @@ class Device:
             if row.selected:
                 self._selected.append(row)
 
-    def _alert(self, row: Row) -> bytes:
+    def _alert(self, row: Row, action: str) -> bytes:
         values = zip(self._profile.row_columns, row.features.tolist(), strict=True)
         alert = Alert(
             device_id=self.device_id,
             boot_id=row.boot_id,
             seq=row.seq,
             event_time=from_us(row.event_us),
-            action=row.decision,
+            action=action,
             score=row.score,
             model_version=row.model_version,
             features={name: value if abs(value) < float("inf") else None for name, value in values},

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_producer.actions import load_actions
 from edge_producer.certificate_files import CertificateWatch
 from edge_producer.device_identity import load_signer
 from edge_producer.join_files import load_join
+from edge_producer.process_parts import require_function
 from edge_producer.sending.broker_check import check_broker
 from edge_producer.settings import EdgeSettings
 from schemas.durable import DISK
@@ -48,6 +50,8 @@ def findings(settings: EdgeSettings) -> Iterator[Finding]:
     """In the order in which a start needs them."""
     yield _state_folder(settings.state_dir)
     yield _profile(settings)
+    yield from _function(settings)
+    yield from _actions(settings)
     for device_id in settings.producers:
         yield from _service(settings, device_id)
     yield _broker(settings)
@@ -64,6 +68,48 @@ def _profile(settings: EdgeSettings) -> Finding:
         return Finding("profile", find_profile(settings.profile).name)
     except PipelineError as exc:
         return Finding("profile", "", str(exc))
+
+
+def _function(settings: EdgeSettings) -> Iterator[Finding]:
+    """The decision function of the profile, if it names one."""
+    try:
+        profile = find_profile(settings.profile)
+    except PipelineError:
+        return  # the profile's own finding says it
+    try:
+        require_function(settings.devices[0], profile)
+    except PipelineError as exc:
+        yield Finding("decision function", "", str(exc))
+    else:
+        if profile.decision.function is not None:
+            yield Finding("decision function", profile.decision.function)
+
+
+def _actions(settings: EdgeSettings) -> Iterator[Finding]:
+    """The file of actions, and whether its actuator is there."""
+    if settings.actions_file is None:
+        return
+    try:
+        file = load_actions(settings.actions_file)
+        yield Finding("file of actions", f"{settings.actions_file}, {len(file.actions)} commands")
+        if file.actuator is not None:
+            actuator = file.actuator.make(file.hold_s)
+            yield Finding("actuator", actuator.address, _unserved(file.actuator.socket))
+    except PipelineError as exc:
+        yield Finding("file of actions", "", str(exc))
+
+
+def _unserved(path: str | None) -> str:
+    """Why nobody serves a Unix socket; empty: somebody does, or there is no socket."""
+    if path is None:
+        return ""
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(CONNECT_S)
+            link.connect(path)
+    except OSError as exc:
+        return f"{path}: {exc}: start the actuator"
+    return ""
 
 
 def _service(settings: EdgeSettings, device_id: str) -> Iterator[Finding]:

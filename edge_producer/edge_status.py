@@ -18,6 +18,8 @@ NOT_USED = (
     "missing", "gaps", "skipped",
 )  # fmt: skip
 """What a source counts that a person may have to look at, in the order of its way."""
+OF_ACTUATOR = ("received", "refused", "timed_out", "failed", "garbled", "unexpected", "superseded")
+"""What is counted of an actuator, in the order of the status."""
 EXIT_DONE, EXIT_FAILED = 0, 1
 
 
@@ -57,6 +59,7 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
         yield f"model of {device}: {models['version']} {said}"
     yield from _profile_lines(status)
     yield from _config_lines(status)
+    yield from acting_lines(status)
     if status["waits_because"]:
         yield f"  waits: {status['waits_because']}"
 
@@ -80,6 +83,27 @@ def _profile_lines(status: Mapping[str, Any]) -> Iterator[str]:
         if told and told["outcome"]:
             said = " ".join(str(told[k]) for k in ("outcome", "attack", "detail") if told[k])
             yield f"profile of {device}: {status['profile']}@{told['wanted']} {said}"
+
+
+def acting_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """How the actuator and the decision functions of a process do, a line each; without either none."""
+    actuator = status.get("actuator")
+    if actuator:
+        told = ", ".join(f"{actuator[n]} {n.replace('_', ' ')}" for n in OF_ACTUATOR if actuator.get(n))
+        yield f"actuator {actuator['address']}: {actuator['state']}, {told or 'told nothing yet'}"
+        if actuator["receipt_ms"]["n"]:
+            took = actuator["receipt_ms"]
+            yield f"  from sample to receipt: {took['p50']:.2f} ms, 1 % above {took['p99']:.2f} ms"
+        if actuator["error"]:
+            yield f"  {actuator['error']}"
+    for device, function in status.get("decision_functions", {}).items():
+        said = ", ".join(f"{function[n]} {n}" for n in ("answered", "failed", "late") if function[n])
+        plan = f", parameters {function['parameters']}" if function["parameters"] else ""
+        yield f"decision function of {device}: {function['name']}, {said or 'not asked yet'}{plan}"
+        for number, times in sorted(function["clipped"].items()):
+            yield f"  clipped to the profile's bounds: {number}, {times} times"
+        if function["problem"]:
+            yield f"  {function['problem']}"
 
 
 def _broker_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:

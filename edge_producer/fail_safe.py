@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edge_producer import fail_safe_watchdog
-from edge_producer.actions import ActionRunner, command_environment
+from edge_producer.acting.action_order import ActionOrder, Cause, order_line
+from edge_producer.actions import ActionRunner, command_environment, passed_on
+from edge_producer.decider import NO_NUMBERS
 from schemas.errors import SpoolInUseError
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ _END_S = 2.0
 class FailSafe:
     """Commands the fail-safe of all devices of one process, once, at its end.
 
-    Used by one thread. Without a command for the action there is nothing to run, lock or watch.
+    Used by one thread. Without a command for the action or an actuator there is nothing to run or watch.
 
     Args:
         actions: Runs the commands.
@@ -39,6 +41,7 @@ class FailSafe:
         action: Name of the profile's fail-safe action.
         folder: State folder; its lock says which process decides.
         monotonic: Steady seconds.
+        numbers: What the action carries.
 
     Attributes:
         actions: As given.
@@ -52,17 +55,19 @@ class FailSafe:
         action: str,
         folder: Path,
         monotonic: Callable[[], float] = time.monotonic,
+        numbers: Mapping[str, float] = NO_NUMBERS,
     ) -> None:
         self.actions = actions
         self._devices = tuple(devices)
         self._action = action
+        self._numbers = numbers
         self._folder = folder
         self._monotonic = monotonic
         self._lock: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._unwritten = b""
         self._beat_s = self._tried_s = float("-inf")
-        self._watched = action in actions.file.actions
+        self._watched = actions.file.reaches(action)
         self._started = self._ended = self._quit = False
         self.restarts = 0
 
@@ -87,6 +92,7 @@ class FailSafe:
         if self._watched:
             self._take_lock()
             self._start_watchdog()
+        self.actions.open()
         self._started = True
 
     def beat(self) -> bool:
@@ -111,7 +117,7 @@ class FailSafe:
         if self._ended or not self._started:
             return
         self._ended = True
-        succeeded = self.actions.command(self._devices, self._action, "stop")
+        succeeded = self.actions.command(self._orders("stop"))
         log.info("fail-safe %s commanded: %s", self._action, "done" if succeeded else "FAILED")
         if succeeded:
             self._quit = True
@@ -124,7 +130,11 @@ class FailSafe:
         self._write(fail_safe_watchdog.QUIT)
         self._let_go()
 
+    def _orders(self, cause: Cause) -> list[ActionOrder]:
+        return [ActionOrder(d, self._action, None, cause, self._numbers) for d in self._devices]
+
     def _let_go(self) -> None:
+        self.actions.close()
         # The lock first: a watchdog that is to act needs it.
         if self._lock is not None:
             os.close(self._lock)
@@ -145,17 +155,7 @@ class FailSafe:
                 time.sleep(0.05)
 
     def _start_watchdog(self) -> None:
-        file = self.actions.file
-        argv = file.actions[self._action]
-        environments = {
-            d: command_environment(file, d, self._action, None, "watchdog") for d in self._devices
-        }
-        order = fail_safe_watchdog.WatchOrder(
-            hold_s=file.watch_hold_s,
-            timeout_s=file.timeout_s,
-            lock=str(self._folder.absolute()),
-            commands={d: (argv, environment) for d, environment in environments.items()},
-        )
+        order = self._watch_order()
         self._tried_s = self._monotonic()
         try:
             self._child = subprocess.Popen(  # noqa: S603  (our own module)
@@ -172,6 +172,23 @@ class FailSafe:
         os.set_blocking(self._child.stdin.fileno(), False)
         self._unwritten = order.to_line()
         self._write(b"")
+
+    def _watch_order(self) -> fail_safe_watchdog.WatchOrder:
+        file, orders = self.actions.file, self._orders("watchdog")
+        argv, place = file.actions.get(self._action), file.actuator
+        own = [] if place is None or place.entry_point is None else [(o, *place.command(o)) for o in orders]
+        return fail_safe_watchdog.WatchOrder(
+            hold_s=file.watch_hold_s,
+            timeout_s=file.timeout_s,
+            lock=str(self._folder.absolute()),
+            commands={}
+            if argv is None
+            else {o.device_id: (argv, command_environment(file, o)) for o in orders},
+            actuator_commands={o.device_id: (argv, {**passed_on(), **more}) for o, argv, more in own},
+            socket="" if place is None or place.socket is None else place.socket,
+            lines={o.device_id: order_line(o, n, file.hold_s).decode() for n, o in enumerate(orders, 1)},
+            answer_s=0.0 if place is None else place.timeout_s,
+        )
 
     def _write(self, data: bytes) -> None:
         """Write to the watchdog without ever waiting; start another one where it is gone."""

@@ -16,12 +16,14 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +112,20 @@ class WatchOrder:
         timeout_s: A command that runs longer is killed.
         lock: Folder whose lock the deciding process holds.
         commands: Argument list and environment of each device's fail-safe command, by device id.
+        actuator_commands: Likewise, of what tells an actuator that is code of a user.
+        socket: Path of an actuator's Unix socket; empty: there is none.
+        lines: What the socket is told, by device id; each is answered by one line.
+        answer_s: Seconds within which it is to answer.
     """
 
     hold_s: float
     timeout_s: float
     lock: str
     commands: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]
+    actuator_commands: Mapping[str, tuple[Sequence[str], Mapping[str, str]]] = field(default_factory=dict)
+    socket: str = ""
+    lines: Mapping[str, str] = field(default_factory=dict)
+    answer_s: float = 0.0
 
     def to_line(self) -> bytes:
         """One line of JSON."""
@@ -178,17 +188,52 @@ class Vigil:
         return min(max(self._last_s + self._hold_s - now_s, 0.0), _POLL_S)
 
 
+def tell_actuator(path: str, line: str, answer_s: float) -> CommandResult:
+    """Tell an actuator behind a Unix socket, over a connection of its own, and read its answer."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(answer_s)
+            link.connect(path)
+            link.sendall(line.encode())
+            answer = json.loads(_answer(link, time.monotonic() + answer_s))
+    except TimeoutError:
+        return CommandResult("timed_out", f"no answer within {answer_s} s")
+    except (OSError, ValueError, RecursionError) as exc:
+        return CommandResult("failed", f"{path}: {exc}")
+    if isinstance(answer, dict) and answer.get("ok") is True:
+        return CommandResult("done")
+    return CommandResult("failed", f"{path}: {answer!r}"[:STDERR_TAIL])
+
+
+def _answer(link: socket.socket, deadline: float) -> bytes:
+    answer = b""
+    while not answer.endswith(b"\n"):
+        link.settimeout(max(deadline - time.monotonic(), 0.001))
+        read = link.recv(4096)
+        if not read or len(answer) > STDERR_TAIL * 20:
+            raise OSError("it gave no answer")
+        answer += read
+    return answer
+
+
 def command_all(order: WatchOrder, report: Callable[[str], object]) -> bool:
-    """Run the fail-safe command of every device; whether all succeeded."""
+    """Command the fail-safe of every device, by each way that there is; whether all succeeded."""
+    tries = [
+        (name, partial(run_command, argv, environment, order.timeout_s))
+        for ways in (order.commands, order.actuator_commands)
+        for name, (argv, environment) in ways.items()
+    ]
+    if order.socket:
+        told = partial(tell_actuator, order.socket, answer_s=order.answer_s)
+        tries += [(name, partial(told, line)) for name, line in order.lines.items()]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(lambda name: _command(order, name, report), order.commands))
+        results = list(pool.map(lambda given: _command(given[0], given[1], report), tries))
     return all(results)
 
 
-def _command(order: WatchOrder, device_id: str, report: Callable[[str], object]) -> bool:
-    argv, environment = order.commands[device_id]
+def _command(device_id: str, command: Callable[[], CommandResult], report: Callable[[str], object]) -> bool:
     for attempt in range(TRIES):
-        result = run_command(argv, environment, order.timeout_s)
+        result = command()
         report(f"fail-safe of {device_id}: {result.outcome} {result.detail}".rstrip())
         if result.outcome == "done":
             return True

@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_producer.actions import ActionRunner, load_actions
+from edge_producer.deciding.decision_parameters import HoldsParameters
 from edge_producer.device_identity import DeviceKeys
 from edge_producer.fail_safe import FailSafe
 from edge_producer.model_switch import ModelSwitch
@@ -38,12 +39,15 @@ class ProcessParts:
         keys: Identities of the devices; None: read by the runner.
         disk: Writes everything but the spool's database.
         connect: Opens that database; None: as usual.
+        parameters: What holds the parameters of devices' decision functions, by device id; a device without
+            one gets an empty one from the runner.
     """
 
     fail_safe: FailSafe | None = None
     keys: DeviceKeys | None = None
     disk: Disk = DISK
     connect: Connect | None = None
+    parameters: Mapping[str, HoldsParameters] = field(default_factory=dict)
 
 
 def make_state_dir(settings: EdgeSettings) -> None:
@@ -58,16 +62,30 @@ def make_fail_safe(settings: EdgeSettings, profile: Profile) -> FailSafe:
     """What commands the fail-safe.
 
     Raises:
-        ProfileError: The file of actions is malformed.
+        ProfileError: The file of actions is malformed, or its actuator is not installed.
     """
-    actions = ActionRunner(load_actions(settings.actions_file))
-    return FailSafe(actions, settings.devices, profile.decision.fail_safe, settings.state_dir)
+    actions, safe = ActionRunner(load_actions(settings.actions_file)), profile.decision.fail_safe
+    numbers = profile.decision.numbers_of(safe)
+    return FailSafe(actions, settings.devices, safe, settings.state_dir, numbers=numbers)
 
 
 def read_keys(settings: EdgeSettings) -> DeviceKeys:
     """The devices' identities; keys are made only where no spool was before."""
     is_new = not settings.spool_path.exists() and not copies(settings.state_dir)
     return DeviceKeys(settings.keys_dir, settings.producers, settings.producers if is_new else ())
+
+
+def require_function(device_id: str, profile: Profile) -> None:
+    """Make sure that the decision function which a profile names can be used here.
+
+    Raises:
+        ProfileError: It is not installed, or cannot be loaded.
+    """
+    if profile.decision.function is not None:
+        # Few devices have one, and it reads what is installed.
+        from edge_producer.deciding.decision_function import load_decision_function  # noqa: PLC0415
+
+        load_decision_function(profile.decision.function, device_id, profile)
 
 
 def sweep(settings: EdgeSettings, disk: Disk) -> None:

@@ -14,7 +14,8 @@ from schemas.profile_versions import ProfileVersion
 from schemas.version_names import VersionHeader
 
 AT_NEXT_START = (
-    "channels.*", "decision.fail_safe", "source*", "align*", "replay*", "simulate*", "rollout*"
+    "channels.*", "decision.fail_safe", "decision.numbers.*.value",
+    "source*", "align*", "replay*", "simulate*", "rollout*"
 )  # fmt: skip
 """Values that source, watchdog, model and updater read once, when the process starts. What the device itself
 makes of a channel's limits changes at once."""

@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from edge_producer.certificate_files import CertificateWatch
 from edge_producer.clock import Clock, SteadyClock
-from edge_producer.config_switch import ConfigSwitch
-from edge_producer.device import Device, Host
+from edge_producer.config_switch import ConfigSwitch, DeviceConfigs
+from edge_producer.device import Device
+from edge_producer.device_host import Host
 from edge_producer.device_update import DeviceUpdate
 from edge_producer.hand_over import HandOver
 from edge_producer.held_rows import release_held
@@ -25,6 +26,7 @@ from edge_producer.process_parts import (
     make_state_dir,
     models_of,
     read_keys,
+    require_function,
     sweep,
 )
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
@@ -122,7 +124,8 @@ class Runner:
         self._writer = self._make_writer(parts.disk)
         new_boot_id = gateway_boot_ids(settings.gateway) if settings.gateway else random_boot_id
         configs = ConfigSwitch() if updater is None else updater.configs
-        self._host = Host(self._actions.start, self._meters, self._clock, new_boot_id, configs)
+        held = {n: parts.parameters.get(n) or DeviceConfigs(configs, n) for n in settings.devices}
+        self._host = Host(self._actions.start, self._meters, self._clock, new_boot_id, held)
         self._models = models_of(settings.devices, predictor, updater)
         self._devices = {
             name: self._make_device(name, self._profiles.running(name), self._keeper.state(name))
@@ -225,6 +228,7 @@ class Runner:
             self._writer.submit([update])
             runs = RunningProfile(version.profile, version.number)
             try:
+                require_function(name, version.profile)
                 self._devices[name] = self._make_device(name, runs, update.state)
             except Exception as exc:
                 log.exception("goes on as before, without %s", version.name, extra={"device_id": name})
@@ -277,7 +281,7 @@ class Runner:
             "profile_version": self._profiles.status(),
             "source": dict(self._source.counts),
             **({"source_state": dict(self._source.state)} if isinstance(self._source, ReportsState) else {}),
-            "actions": self._actions.totals(),
+            **self._actions.status(),
             "watchdog": {"pid": self._fail_safe.watchdog_pid, "restarts": self._fail_safe.restarts},
             "spool": self._keeper.to_status(),
             "keys": dict(self._keys.problems),
@@ -288,8 +292,13 @@ class Runner:
                 if of
             },
             "absurd_shares": {n: s for n, d in self._devices.items() if (s := dict(d.absurd_shares))},
+            **({"decision_functions": said} if (said := self._function_statuses()) else {}),
             **models,
         }
+
+    def _function_statuses(self) -> dict[str, Any]:
+        found = {name: device.function_status for name, device in self._devices.items()}
+        return {name: status for name, status in found.items() if status is not None}
 
     def _stop_updates(self) -> None:
         if self._updater is not None:
@@ -326,6 +335,8 @@ class Runner:
         if not flat_out:
             due = self._started_s + window.due_s / self._settings.speed
             self._meters.picked_up((time.monotonic() - due) * 1e3)
+            if not window.arrived_ns:
+                window = replace(window, arrived_ns=round(due * 1e9))
         device = self._devices[window.device_id]
         if device.process(window).alert:
             self._writer.submit([device.take_update()])

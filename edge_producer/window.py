@@ -29,6 +29,8 @@ class Window:
         mono_ns: Monotonic clock of the device at that instant, ns.
         due_s: Seconds since the start of the source at which the window is complete;
             0 where the source runs flat out.
+        arrived_ns: Monotonic clock of this machine when the sample came that completed the window, ns; 0: the
+            source does not say, and the time counts at which the window is taken up.
 
     Example:
         Two samples of one channel; the second one is missing.
@@ -47,6 +49,7 @@ class Window:
     mono_ns: int
     time_quality: TimeQuality
     due_s: float = 0.0
+    arrived_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def _alarmed_sql(selection: RowSelection) -> str:
             -- An alarm without a known end lasts to the end of the selection.
             SELECT a.device_id, a.event_time - {margin} AS opens, a.event_time >= {onset} AS after_onset,
                 coalesce(a.until, {end}) + {margin} AS closes
-            FROM ({alarms_sql({profile.name: profile.decision.idle}, _known(selection))}) a
+            FROM ({alarms_sql({profile.name: profile.decision.resting}, _known(selection))}) a
             WHERE a.profile = {duck.text(profile.name)} AND a.event_time < {end} + {margin}
         )
         -- One alarm from before the onset is enough: the regime does not explain the row.

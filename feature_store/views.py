@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from feature_store import duck
@@ -61,7 +61,7 @@ def statements(root: Path, sound: SoundCut, profiles: Mapping[str, Profile]) -> 
     views |= {
         "telemetry": _telemetry(telemetry),
         "books": _books(),
-        "alarms": _alarms({p.name: p.decision.idle for p in profiles.values()}),
+        "alarms": _alarms({p.name: p.decision.resting for p in profiles.values()}),
         "fleet": _FLEET,
         "data_quality": _DATA_QUALITY,
         MISSING_CHANNELS.name: _missing_channels(profiles),
@@ -147,20 +147,21 @@ def _books() -> str:
     return f"SELECT * FROM {BOOKS_STATEMENTS} QUALIFY {newest} = 1"
 
 
-def _alarms(idle: Mapping[str, str]) -> str:
+def _alarms(resting: Mapping[str, Sequence[str]]) -> str:
     """SQL of the view ``alarms``: spans of action without those that go on with an incident."""
-    return f"SELECT * EXCLUDE (repeated) FROM ({alarms_sql(idle)}) WHERE NOT repeated"
+    return f"SELECT * EXCLUDE (repeated) FROM ({alarms_sql(resting)}) WHERE NOT repeated"
 
 
-def alarms_sql(idle: Mapping[str, str], known: str = "true") -> str:
+def alarms_sql(resting: Mapping[str, Sequence[str]], known: str = "true") -> str:
     """SQL of all spans of action; ``repeated``: it goes on with an incident that has had its alarm.
 
     Args:
-        idle: Each profile's idle action, which is no alarm.
+        resting: Each profile's actions that are no alarm: idle, and routine ones of its decision function.
         known: Condition on rows and alerts: an instant before which they must have been known.
     """
-    whens = "".join(f" WHEN {duck.text(p)} THEN {duck.text(i)}" for p, i in sorted(idle.items()))
-    resting = f"CASE profile{whens} ELSE 'none' END" if whens else "'none'"
+    lists = {p: ", ".join(map(duck.text, names)) for p, names in sorted(resting.items())}
+    whens = "".join(f" WHEN {duck.text(p)} THEN [{names}]" for p, names in lists.items())
+    no_alarms = f"CASE profile{whens} ELSE ['none'] END" if whens else "['none']"
     return f"""
 WITH transitions AS (
     SELECT profile, device_id, boot_id, seq, event_time, decision AS action, score, model_version,
@@ -170,11 +171,13 @@ WITH transitions AS (
 ), starts AS (
     SELECT * FROM transitions
     UNION ALL BY NAME
-    -- An alert copies a row that may arrive much later: both are one start, grouped below.
+    -- An alert copies a row that may arrive much later: both are one start, grouped below. Where a decision
+    -- function has overruled the alarm of the rules, only the alert names it.
     SELECT profile, device_id, boot_id, seq, event_time, action, score, model_version,
         score IS NULL AS fail_safe, true AS alerted, false AS repeated, known_at FROM alerts WHERE {known}
 ), spans AS (
-    SELECT device_id, profile, boot_id, seq, min(event_time) AS event_time, any_value(action) AS action,
+    SELECT device_id, profile, boot_id, seq, min(event_time) AS event_time,
+        coalesce(any_value(action) FILTER (alerted), any_value(action)) AS action,
         any_value(score) AS score, any_value(model_version) AS model_version,
         bool_or(fail_safe) AS fail_safe, bool_or(alerted) AS alerted, bool_and(repeated) AS repeated,
         min(known_at) AS known_at
@@ -185,7 +188,7 @@ WITH transitions AS (
 )
 SELECT device_id, profile, boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,
     until, known_at, repeated
-FROM ends WHERE action <> {resting}"""
+FROM ends WHERE NOT list_contains({no_alarms}, action)"""
 
 
 _NEWEST_DEVICES = f"""(

@@ -191,6 +191,7 @@ _YOUNGER_KEYS = {
     "model": ("hardware", "runtime", "outputs"),
     "features": ("calendar", "time_zone", "also"),
     "gates": ("also",),
+    "decision": ("function", "function_timeout_s", "actions", "numbers"),
 }
 """Keys that release 0.2.0 did not have, by section."""
 _YOUNGER_ENTRY_KEYS: dict[tuple[str, str], dict[str, Any]] = {
@@ -354,6 +355,8 @@ class Profile(Section):
                 raise ValueError(f"{where} names unknown features {unknown}")
         if self.filter.delay_s and self.sampling.hop_s < SLOW_S:
             raise ValueError("filter.delay_s is for windows that come once a minute or less often")
+        if self.decision.function and self.decision.function_timeout_s >= self.sampling.hop_s:
+            raise ValueError(f"decision.function_timeout_s must be below a hop, {self.sampling.hop_s} s")
         ratio = self.drift.window_s / self.summaries.period_s
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise ValueError("drift.window_s must be a whole multiple of summaries.period_s")

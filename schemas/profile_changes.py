@@ -39,8 +39,9 @@ KINDS: tuple[tuple[str, ChangeKind], ...] = (
     ("decision.rules.*.leave", "everyday"),
     ("decision.rules.*.after_windows", "everyday"),
     ("decision.rules.*.hold_s", "everyday"),
+    ("decision.rules.*.numbers.*", "everyday"),  # within decision.numbers, which the policy role signs
     ("decision.refractory_windows", "everyday"),
-    ("decision.*", "guarded"),  # which actions there are, their order and alerts, idle, fail_safe
+    ("decision.*", "guarded"),  # actions, their order, alerts and bounds, the function, idle, fail_safe
     ("filter.*", "everyday"),
     ("summaries.period_s", "everyday"),
     ("summaries.*", "guarded"),  # sketches and moments tell more of what was measured

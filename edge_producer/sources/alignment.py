@@ -33,11 +33,13 @@ class GridRow(NamedTuple):
 
     Attributes:
         begins: It does not continue the row before: the source's clock was set.
+        arrived_s: Steady clock when the sample came that closed it; 0: none did, time has passed.
     """
 
     us: int
     values: list[float]
     begins: bool
+    arrived_s: float = 0.0
 
 
 class Aligner:
@@ -73,6 +75,7 @@ class Aligner:
         self._begins, self._untouched = True, True
         self._strays: list[int] = []
         self._closed: list[GridRow] = []
+        self._heard_s = 0.0
         names = ("values", "duplicate", "late", "carried", "ahead", "reordered", "clock_steps", "skipped")
         self._counts: Counter[str] = Counter(dict.fromkeys(names, 0))
 
@@ -99,6 +102,7 @@ class Aligner:
         """
         if not stamped:
             self._wait_us = 0.0
+        self._heard_s = now_s
         self._counts["values"] += len(values)
         if self._untouched:
             self._closed += self._due(now_s)
@@ -121,7 +125,9 @@ class Aligner:
     def due(self, now_s: float) -> list[GridRow]:
         """Instants that are closed by now, in their order."""
         closed, self._closed = self._closed, []
-        return closed + self._due(now_s)
+        closed += self._due(now_s)
+        self._heard_s = 0.0
+        return closed
 
     def rest(self) -> list[GridRow]:
         """All instants that have a value: the source has ended."""
@@ -201,4 +207,4 @@ class Aligner:
         instant_us = self._instant_us(number)
         values = [cells.close(number, instant_us) for cells in self._channels.values()]
         begins, self._begins = self._begins, False
-        return GridRow(instant_us, values, begins)
+        return GridRow(instant_us, values, begins, self._heard_s)

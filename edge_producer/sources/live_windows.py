@@ -124,6 +124,7 @@ class LiveWindows:
         rows = device.aligner.due(self._clock())
         if over:
             rows += device.aligner.rest()
+        arrived_s = {row.us: row.arrived_s for row in rows}
         for framed in device.frame(rows):
             yield Window(
                 device_id=name,
@@ -132,7 +133,12 @@ class LiveWindows:
                 mono_ns=round(self._monotonic() * 1e9),
                 time_quality=TimeQuality.UNKNOWN,
                 due_s=complete_s,
+                arrived_ns=self._arrived_ns(arrived_s.get(framed.end_us, 0.0)),
             )
+
+    def _arrived_ns(self, at_s: float) -> int:
+        """An instant of the steady clock by the monotonic one; 0: it is not known."""
+        return round((self._monotonic() - (self._clock() - at_s)) * 1e9) if at_s else 0
 
 
 class _LiveDevice:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edge_producer.config_switch import ConfigSwitch
+from edge_producer.deciding.decision_function import try_parameters
 from edge_producer.device_identity import DeviceIdentity, DeviceKeys, load_or_create
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.settings import EdgeSettings
@@ -54,7 +55,8 @@ class Updater:
         keys: The devices' keys; read here unless given.
         patient: A device whose updater cannot start now (a full, read-only or damaged disk) gets the models
             that can be had, and its updater later. Otherwise that is an error.
-        dry_call: Calls a device's decision function with parameters, to try them; None: there is none.
+        dry_call: Calls a device's decision function with parameters, to try them; None: the one that its
+            profile names.
 
     Attributes:
         agents: Updaters that have started, by device id.
@@ -87,9 +89,8 @@ class Updater:
         shadows, running = settings.shadow_previous, self.profiles.process.profile
         resources = resources or UpdaterResources.of(running, shadow_previous=shadows)
         self.configs = ConfigSwitch()
-        self._resources = replace(resources, profiles=self.profiles, configs=self.configs)
-        if dry_call is not None:
-            self._resources = replace(self._resources, dry_call=dry_call)
+        tried_by = dry_call or self._try_parameters
+        self._resources = replace(resources, profiles=self.profiles, configs=self.configs, dry_call=tried_by)
         self._options = UpdaterOptions(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,
@@ -107,6 +108,12 @@ class Updater:
         self._standby: dict[str, ModelSwitch] = {}
         for name in settings.devices:
             self._begin(name)
+
+    def _try_parameters(self, device_id: str, values: Mapping[str, Any]) -> None:
+        """Ask the decision function of a device's profile, if it has one, whether it can go by parameters."""
+        profile = self.profiles.running(device_id).profile
+        if profile.decision.function is not None:
+            try_parameters(profile, device_id, values)
 
     def _gateway_of(self, name: str) -> GatewayMembership:
         options = replace(self._options, folder=self._options.folder / name)

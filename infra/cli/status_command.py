@@ -42,6 +42,23 @@ def unfit_samples(processes: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def acting_troubles(processes: list[dict[str, Any]]) -> list[str]:
+    """What is wrong with actuators and decision functions, and numbers that were clipped, a line each."""
+    lines = []
+    for process in processes:
+        actuator = process.get("actuator") or {}
+        if actuator.get("error"):
+            lines.append(cell(f"{process['name']}: actuator {actuator['address']}: {actuator['error']}"))
+        for device, function in (process.get("decision_functions") or {}).items():
+            if function["problem"]:
+                lines.append(cell(f"{device}: decision function {function['name']}: {function['problem']}"))
+            for number, times in sorted(function["clipped"].items()):
+                lines.append(
+                    cell(f"{device}: {number} clipped {count(times, 'time')} to the profile's bounds")
+                )
+    return lines
+
+
 def _show_listener(found: dict[str, Any]) -> None:
     """Where devices on other machines reach the broker, and what it denied them of late."""
     if found.get("listen"):
@@ -77,7 +94,7 @@ def _show(found: dict[str, Any]) -> None:
                 for d in found["devices"]
             ],
         )
-    for line in unfit_samples(found["devices"]):
+    for line in [*unfit_samples(found["devices"]), *acting_troubles(found["devices"])]:
         show_text(line)
     if found["refusals"] is not None and (refused := _refused(found["refusals"])):
         show_text(f"\nrefused by the model service since {moment(found['refusals']['since'])}: {refused}")

@@ -253,7 +253,7 @@ def _alarmed(
         SELECT device_id,
             bool_or(event_time < {instant(onset)} AND coalesce(until > {instant(onset)}, true)) AS before,
             bool_or(event_time >= {instant(onset)}) AS after
-        FROM ({alarms_sql({profile.name: profile.decision.idle}, known)})
+        FROM ({alarms_sql({profile.name: profile.decision.resting}, known)})
         WHERE profile = {duck.text(profile.name)} AND NOT fail_safe GROUP BY device_id""",
     ).to_pylist()
     return {r["device_id"]: (bool(r["before"]), bool(r["after"])) for r in rows}

@@ -193,7 +193,7 @@ class SpoolRig:
         signers = {name: identity.signer for name, identity in self.identities.items()}
         self.sealer = Sealer(self.spool, signers, self.profile, **self.limits, gateway=self.gateway)
         self._host = Host(
-            on_action=lambda device, action, _score: self.actions.append((device, action)),
+            on_action=lambda order: self.actions.append((order.device_id, order.action)),
             meters=Meters(self.profile),
             clock=lambda: self.now,
             new_boot_id=self._new_boot_id,

@@ -54,6 +54,12 @@ def test_an_instant_is_closed_as_soon_as_every_channel_has_its_value():
     assert Grid(wait_s=5).give(0, heat=1, load=2).shown == {0: (1, 2)}
 
 
+def test_an_instant_says_when_the_sample_came_that_closed_it_or_that_none_did():
+    grid = Grid(wait_s=0.0).give(1, heat=1, load=2).give(2, heat=1)
+    grid.give(2.1, load=3).at(3.6)
+    assert [row.arrived_s / STEP_S for row in grid.rows] == [1, pytest.approx(2.1), 0]
+
+
 def test_an_instant_that_lacks_a_channel_waits_as_long_as_declared_and_no_longer():
     grid = Grid(wait_s=0.3 * STEP_S).give(0, heat=1)
     assert grid.at(0.79).shown == {}

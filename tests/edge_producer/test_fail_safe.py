@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from edge_producer import fail_safe_watchdog
+from edge_producer.acting.action_order import ActionOrder
 from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.fail_safe import FailSafe
 from edge_producer.fail_safe_watchdog import Vigil
@@ -178,14 +179,14 @@ def test_a_second_process_does_not_decide_beside_the_first(tmp_path):
 def test_an_action_in_force_is_renewed_within_its_hold_and_says_how_long_it_holds(tmp_path):
     now = [0.0]
     subject = ActionRunner(load_actions(actions_file(tmp_path, "stop", "none", hold_s=9.0)), lambda: now[0])
-    subject.start("d-1", "stop", 0.9)
+    subject.start(ActionOrder("d-1", "stop", 0.9))
     for _ in range(6):
         now[0] += 1.0
         subject.renew()
         wait_until(lambda: not subject.totals().get("started", 0) - subject.totals().get("done", 0))
     assert [c[2] for c in commands(tmp_path)] == ["decision", "renewal", "renewal"]
     assert {c[3] for c in commands(tmp_path)} == {"9.0"}
-    subject.start("d-1", "other")
+    subject.start(ActionOrder("d-1", "other"))
     now[0] += 100.0
     subject.renew()
     assert subject.totals()["renewed"] == 2
@@ -194,7 +195,7 @@ def test_an_action_in_force_is_renewed_within_its_hold_and_says_how_long_it_hold
 def test_without_a_hold_a_command_runs_once(tmp_path):
     now = [0.0]
     subject = ActionRunner(load_actions(actions_file(tmp_path, "stop")), lambda: now[0])
-    subject.start("d-1", "stop", 0.9)
+    subject.start(ActionOrder("d-1", "stop", 0.9))
     now[0] += 1e6
     subject.renew()
     wait_until(lambda: subject.totals().get("done") == 1)

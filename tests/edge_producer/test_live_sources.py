@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from itertools import chain, count, repeat
 from pathlib import Path
@@ -51,6 +52,15 @@ def test_a_source_that_fails_is_opened_again_and_what_it_counted_is_kept():
     assert (source.state["phase"], source.state["restarts"], source.state["error"]) == ("ended", 2, "")
 
 
+def test_a_window_says_when_the_sample_came_that_completed_it():
+    begun_ns = time.monotonic_ns()
+    windows = sensed(live(lambda: Given(profile(), iter(ROWS)), profile()))
+    times = [w.arrived_ns for w in windows]
+    assert len(times) == 3
+    assert times == sorted(times)
+    assert begun_ns <= times[0] <= times[-1] <= time.monotonic_ns()
+
+
 def test_a_source_that_cannot_be_opened_says_why_and_how_often_it_was_tried():
     source = live(Opened(profile(), repeat(OSError("unplugged"))), profile())
     sensed(source, until=lambda: source.state["restarts"] > 2)
@@ -70,6 +80,7 @@ def test_a_silent_source_gives_windows_without_samples():
     source = live(lambda: Given(profile(), iter([threading.Event()])), profile(**QUICK))
     windows = sensed(source, most=3)
     assert all(np.isnan(w.samples).all() for w in windows)
+    assert [w.arrived_ns for w in windows] == [0, 0, 0]
     assert source.counts["missing"] >= 12
 
 

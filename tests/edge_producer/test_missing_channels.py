@@ -148,7 +148,9 @@ def test_the_device_keeps_to_what_the_profile_requires_whatever_the_model_says(t
     channels = (bench.channels[0].model_copy(update={"required": required}),)
     rig = SpoolRig(tmp_path, bench.model_copy(update={"channels": channels}))
     try:
-        host = Host(lambda d, a, _s: rig.actions.append((d, a)), Meters(rig.profile), lambda: rig.now)
+        host = Host(
+            lambda o: rig.actions.append((o.device_id, o.action)), Meters(rig.profile), lambda: rig.now
+        )
         switch = ModelSwitch(ActiveModels(Blunt(2)))
         rig.devices = {"d-1": Device(rig.identities["d-1"], rig.profile, switch, host)}
         rig.sense([0.1, float("nan"), 0.1])

@@ -56,7 +56,9 @@ class SwitchedRig(SpoolRig):
     def open(self):
         super().open()
         self.switch = ModelSwitch(ActiveModels(Scaled("m-1")))
-        host = Host(lambda d, a, _s: self.actions.append((d, a)), Meters(self.profile), lambda: self.now)
+        host = Host(
+            lambda o: self.actions.append((o.device_id, o.action)), Meters(self.profile), lambda: self.now
+        )
         self.devices = {
             "d-1": Device(self.identities["d-1"], self.profile, self.switch, host, self.spool.state("d-1"))
         }

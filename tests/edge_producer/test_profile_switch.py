@@ -103,6 +103,14 @@ def test_a_version_that_no_boot_can_begin_under_stops_nothing(tmp_path):
     assert updaters.profiles.wanted == {}
 
 
+def test_a_version_whose_decision_function_is_not_installed_is_not_begun_and_says_what_to_install(tmp_path):
+    decision = FILE.decision.model_copy(update={"function": "absent"})
+    updaters = GivenProfiles()
+    wanting = ProfileVersion(3, FILE.model_copy(update={"decision": decision}))
+    assert run(tmp_path, updaters, {10: [("d-1", wanting)]}) == {"d-1": [(0, 30)], "d-2": [(0, 30)]}
+    assert "install the package" in updaters.profiles.problem("d-1")
+
+
 @pytest.mark.parametrize(
     ("changes", "later"),
     [({"decision": {"fail_safe": "stop"}}, ("decision.fail_safe",)), ({"filter": {"p": 0.7}}, ())],

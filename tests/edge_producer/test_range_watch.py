@@ -123,7 +123,9 @@ class RealModel(SpoolRig):
 
     def open(self):
         super().open()
-        host = Host(lambda d, a, _s: self.actions.append((d, a)), Meters(self.profile), lambda: self.now)
+        host = Host(
+            lambda o: self.actions.append((o.device_id, o.action)), Meters(self.profile), lambda: self.now
+        )
         self.devices = {
             "d-1": Device(self.identities["d-1"], self.profile, load_predictor(self.profile), host)
         }

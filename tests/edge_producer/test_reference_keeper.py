@@ -55,7 +55,7 @@ class Learner(SpoolRig):
 
     def boot(self, state: str | None, *, profile: Profile = PROFILE) -> None:
         self.switch = ModelSwitch(ActiveModels(self.model))
-        host = Host(lambda d, a, _s: self.actions.append((d, a)), Meters(profile), lambda: self.now)
+        host = Host(lambda o: self.actions.append((o.device_id, o.action)), Meters(profile), lambda: self.now)
         self.device = Device(self.identities["d-1"], profile, self.switch, host, state)
         self.devices = {"d-1": self.device}
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_producer.bundle import BUNDLES
+from edge_producer.config_switch import DeviceConfigs
 from edge_producer.decider import LocalDecision
 from edge_producer.device import Device, Host
 from edge_producer.device_identity import load_or_create
@@ -76,7 +77,8 @@ class UpdaterRig:
         self.updater = Updater(settings, profile, disk, resources)
         self.meters = Meters(profile)
         self.decisions: list[LocalDecision] = []
-        host = Host(lambda *_: None, self.meters, time.monotonic, configs=self.updater.configs)
+        held = {name: DeviceConfigs(self.updater.configs, name) for name in self.updater.switches}
+        host = Host(lambda *_: None, self.meters, time.monotonic, parameters=held)
         self.devices = {
             name: Device(load_or_create(settings.keys_dir, name), profile, switch, host)
             for name, switch in self.updater.switches.items()

@@ -161,6 +161,29 @@ def test_the_profiles_own_idle_action_is_no_alarm(lake_root):
     assert ask(lake_root, "SELECT seq, action FROM alarms") == [(1, "stop")]
 
 
+def test_a_routine_action_is_no_alarm_ends_one_and_does_not_hide_that_of_an_alert(lake_root):
+    lake = machine_lake(lake_root)
+    routine = PROFILE.decision.model_copy(update={"actions": ("green",)})
+    ProfileRegistry(lake).register(PROFILE.model_copy(update={"decision": routine}))
+    actions = [
+        "green",
+        "stop",
+        "green",
+        "green",
+    ]  # at 4 the rules have alarmed, and the function overruled them
+    times = [T0 + s * SECOND for s in (1, 2, 3, 4)]
+    rows = telemetry(
+        device_id=["d"] * 4, seq=[1, 2, 3, 4], event_time=times, decision=actions, reasons=[START] * 4
+    )
+    land(
+        lake,
+        telemetry=rows,
+        alerts=alerts(device_id=["d"], seq=[4], event_time=times[3:], action=["inspect"]),
+    )
+    found = ask(lake_root, "SELECT seq, action, until FROM alarms ORDER BY seq")
+    assert found == [(2, "stop", times[2]), (4, "inspect", None)]
+
+
 def test_the_channels_that_a_row_lacked_have_their_names(lake_root):
     lake = machine_lake(lake_root)
     marks = [SAMPLE, SAMPLE | channel_bit(1), START | channel_bit(0) | channel_bit(2)]

@@ -3,7 +3,7 @@
 from contextlib import closing
 from dataclasses import replace
 
-from infra.cli.status_command import unfit_samples
+from infra.cli.status_command import acting_troubles, unfit_samples
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from model_service import Registry, RunState, run_store
@@ -48,3 +48,18 @@ def test_a_run_that_is_not_over_is_shown_with_what_it_waits_for(tmp_path):
         (run.run_id, "collecting", "26 of 200 rows")
     ]
     assert "26 of 200 rows" in edgeloop("status").stdout
+
+
+def test_an_actuator_that_is_lost_a_function_that_fails_and_clipped_numbers_are_said():
+    function = {"name": "own", "problem": "", "clipped": {"green.green_s": 2}}
+    process = {
+        "name": "edge",
+        "actuator": {"address": "/run/a.sock", "error": "it closed the connection"},
+        "decision_functions": {"d-1": {**function, "problem": "no answer within 0.05 s"}},
+    }
+    assert acting_troubles([process]) == [
+        "edge: actuator /run/a.sock: it closed the connection",
+        "d-1: decision function own: no answer within 0.05 s",
+        "d-1: green.green_s clipped 2 times to the profile's bounds",
+    ]
+    assert acting_troubles([{"name": "p"}, {"name": "q", "actuator": None}]) == []

@@ -23,7 +23,7 @@ def keys_of(model: type[BaseModel]) -> Iterator[list[tuple[str, str]]]:
     """Key and default of each table, depth first: a section's own keys before those of its parts."""
     parts, own = [], []
     for name, field in model.model_fields.items():
-        inner = [a for a in (field.annotation, *typing.get_args(field.annotation)) if isinstance(a, type)]
+        inner = [a for a in parts_of(field.annotation) if isinstance(a, type)]
         sections = [a for a in inner if issubclass(a, BaseModel)]
         parts += sections
         if not sections:
@@ -31,6 +31,13 @@ def keys_of(model: type[BaseModel]) -> Iterator[list[tuple[str, str]]]:
     yield own
     for part in parts:
         yield from keys_of(part)
+
+
+def parts_of(annotation: object) -> Iterator[object]:
+    """A type, and all that it is made of."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from parts_of(part)
 
 
 def shown(default: object) -> str:

@@ -14,15 +14,16 @@ def install(
     cls: str = "TheJob",
     entry_point: str | None = None,
     version: str = "0.1.0",
+    group: str = "edgeloop.jobs",
 ) -> None:
-    """Install a job, in the place of an earlier version; what is on ``PYTHONPATH`` there finds it."""
+    """Install a job, or an entry point of another group, in the place of an earlier version."""
     for earlier in folder.glob(f"{name}-*.dist-info"):
         shutil.rmtree(earlier)
     (folder / f"{name}.py").write_text(source)
     distribution = folder / f"{name}-{version}.dist-info"
     distribution.mkdir()
     (distribution / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (distribution / "entry_points.txt").write_text(f"[edgeloop.jobs]\n{entry_point or name} = {name}:{cls}\n")
+    (distribution / "entry_points.txt").write_text(f"[{group}]\n{entry_point or name} = {name}:{cls}\n")
     digest = hashlib.sha256(source.encode()).hexdigest()
     (distribution / "RECORD").write_text(f"{name}.py,sha256={digest},{len(source)}\n")
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from model_service.verticals.traffic.cyclic_profiles import CyclicProfiles, arm_times
 from model_service.verticals.traffic.plan_search import coordinated_plans, fixed_plans, loads, webster_splits
 from model_service.verticals.traffic.plan_trial import chosen_plans, judge_plans
+from model_service.verticals.traffic.plan_week import planned_week
 from schemas.verticals.traffic.junction import Junction, Phase, all_conflicts
 from schemas.verticals.traffic.phase_control import equal_plan
+from schemas.verticals.traffic.plan_table import as_parameters, faults, week_of
 from schemas.verticals.traffic.queue_network import QueueNetwork, constant, run_queues
 from schemas.verticals.traffic.road_site import Arm, Feeder, RoadSite
 from schemas.verticals.traffic.signal_plan import SignalPlan, infeasible
@@ -138,3 +140,20 @@ def test_a_site_that_lets_out_more_than_it_has_is_refused():
 def test_a_site_comes_back_from_its_json():
     site = street(3)
     assert RoadSite.from_json(site.as_json()) == site
+
+
+def test_a_weeks_table_is_feasible_and_leaves_quiet_hours_free():
+    site = street()
+    busy, quiet = (0.5, 0.12), (0.1, 0.02)
+    day = [dict.fromkeys(site.junctions, busy if 7 <= hour < 10 else quiet) for hour in range(24)]
+    made = planned_week(site, [day, [dict.fromkeys(site.junctions, quiet)] * 24], (60,), 120)
+    assert faults(made.week, site.junctions) == []
+    assert [day for day, _ in made.findings] == [0]
+    for number, hours in enumerate(made.week):
+        for hour, plans in enumerate(hours):
+            pulled = {plan.pull > 0 for plan in plans.values()}
+            [found] = made.findings.values()
+            assert pulled == {found.passed and number == 0 and 7 <= hour < 10}
+    assert week_of(as_parameters(made.week), ["J0", "J1"]) == [list(hours) for hours in made.week]
+    with pytest.raises(ValueError, match="23 hours"):
+        planned_week(site, [day[:23]])

@@ -14,7 +14,9 @@ from benchmarks.judge.traffic.incidents import incidents
 from benchmarks.judge.traffic.judged_page import delay_picture, write_arms, write_forecast, write_incidents
 from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
 
-BEGIN = "<!-- figures: make judge-traffic -->"
+BEGIN = "<!-- figures: make judge -->"
+FIRST_SEED = 11
+"""Seed 1 was looked at while the control was made; it is not judged."""
 ROOT = Path(__file__).parent.parent.parent.parent
 DECIDING = ("schemas/verticals/traffic", "model_service/verticals/traffic", "edge_producer/verticals/traffic")
 JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
@@ -44,7 +46,7 @@ def main() -> int:
     page = FigurePage()
     results = journalled(given.work / "arms.jsonl", _wanted(given.seeds, names), version, judge.judge)
     write_arms(page, results, {name: judge.city(name) for name in names})
-    wanted = [(name, seed) for seed in range(1, given.incidents + 1) for name in names]
+    wanted = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + given.incidents) for name in names]
     runs = incidents(judge, given.work / "incidents.jsonl", wanted, version)
     write_incidents(page, runs)
     if given.recording is None:
@@ -62,7 +64,7 @@ def main() -> int:
 
 def _wanted(seeds: int, names: list[str]) -> Iterator[tuple[str, str, int]]:
     """Seed by seed: a run that is stopped has as many of each arm."""
-    for seed in range(1, seeds + 1):
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for name in names:
             for arm in ARMS:
                 yield name, arm, seed

@@ -1,4 +1,4 @@
-"""The plan table of a group from its measured flows: a plan for each day type and hour, pulled where that pays. Pure.
+"""A group's plan table from its measured flows: a plan by day type and hour, pulled where that pays. Pure.
 
 Hours of like demand share one plan, so that a day has a few plans and not 24.
 """
@@ -78,7 +78,7 @@ def _level(site: RoadSite, flows: Mapping[str, float]) -> int:
 
 
 def _plans(site: RoadSite, flows: Mapping[str, float], found: PlanFinding | None) -> Plans:
-    """The plan of the level where it is a gain; else a free choice with the hour's own fixed plan to fall back to."""
+    """The level's plan where it is a gain; else a free choice, and the hour's fixed plan to fall back to."""
     if found is not None and found.passed:
         return found.plans
     return {name: replace(plan, pull=0.0) for name, plan in fixed_plans(site, flows).items()}

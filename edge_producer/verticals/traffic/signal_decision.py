@@ -31,7 +31,7 @@ class ShownPhase:
     at_s: float
 
 
-class PhaseDecision:
+class SignalDecision:
     """Chooses phases for one intersection.
 
     Args:

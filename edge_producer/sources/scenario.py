@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AwareDatetime,
@@ -23,7 +23,8 @@ from schemas.cohorts import share_of
 from schemas.errors import SourceError
 from schemas.offending_keys import describe
 
-Kind = Literal["bearing_wear", "imbalance", "recalibration", "new_regime", "dropout", "clock_step"]
+Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+"""A generator says which it knows; what it does not know is refused when the source is opened."""
 FAULTS: frozenset[str] = frozenset({"bearing_wear", "imbalance"})
 """Kinds for which an alarm is right. The others are harmless, or faults of the measurement."""
 
@@ -35,7 +36,7 @@ class Injection(BaseModel):
         kind: ``bearing_wear``: impulses at the bearing's defect frequency, later heat; ``imbalance``: more
             vibration at shaft speed; ``recalibration``: one channel reads gain * x + offset;
             ``new_regime``: another load and speed; ``dropout``: samples go missing; ``clock_step``: the
-            device's clock is off by ``offset`` seconds.
+            device's clock is off by ``offset`` seconds. Other generators have kinds of their own.
         start_s: Seconds after the scenario's start.
         duration_s: Seconds that it lasts; None where it does not end.
         severity: 1 is a clear case. ``dropout``: share of samples lost (in [0, 1]).
@@ -113,25 +114,26 @@ class FaultSpan:
     is_fault: bool
 
 
-def truth(scenario: Scenario, devices: Sequence[str] = ()) -> list[FaultSpan]:
+def truth(scenario: Scenario, devices: Sequence[str] = (), faults: Set[str] = FAULTS) -> list[FaultSpan]:
     """Every span of every device, by start and device.
 
     Args:
         scenario: What was injected.
         devices: The fleet; default: the scenario's own list.
+        faults: Kinds for which an alarm is right.
     """
     spans = [
-        _span(scenario.start, device, item)
+        _span(scenario.start, device, item, faults)
         for device in (devices or scenario.devices)
         for item in scenario.of(device)
     ]
     return sorted(spans, key=lambda s: (s.start, s.device_id, s.kind))
 
 
-def _span(start: datetime, device_id: str, item: Injection) -> FaultSpan:
+def _span(start: datetime, device_id: str, item: Injection, faults: Set[str]) -> FaultSpan:
     end = None if item.duration_s is None else start + timedelta(seconds=item.end_s)
     begin = start + timedelta(seconds=item.start_s)
-    return FaultSpan(device_id, item.kind, begin, end, item.kind in FAULTS)
+    return FaultSpan(device_id, item.kind, begin, end, item.kind in faults)
 
 
 def load_scenario(path: Path) -> Scenario:

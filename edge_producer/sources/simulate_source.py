@@ -11,17 +11,20 @@ from itertools import count
 import numpy as np
 
 from edge_producer.sources.recorded_windows import PacedSource
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.samples import SampleBlock
 from edge_producer.sources.scenario import Scenario
+from edge_producer.sources.sensor_generator import (
+    GeneratorRequest,
+    SensorGenerator,
+    load_generator,
+    require_known,
+)
 from edge_producer.window import Samples
 from schemas.cohorts import share_of
 from schemas.errors import SourceError
 from schemas.instants import to_us
 from schemas.profile import Profile, Sampling
 from schemas.row_schemas import TimeQuality
-
-GENERATORS: dict[str, type[RotatingMachine]] = {"rotating_machine": RotatingMachine}
 
 
 class SimulateSource(PacedSource):
@@ -96,7 +99,7 @@ class _Feed:
     """One device: its sensors' blocks of one hop, joined to windows."""
 
     def __init__(
-        self, generator: type[RotatingMachine], profile: Profile, device_id: str, scenario: Scenario
+        self, generator: type[SensorGenerator], profile: Profile, device_id: str, scenario: Scenario
     ) -> None:
         sampling = profile.sampling
         self.phase_s = share_of(device_id, "phase") * sampling.hop_s
@@ -104,7 +107,10 @@ class _Feed:
         self._scenario = scenario
         self._sampling = sampling
         injections = scenario.of(device_id)
-        self._sensors = generator(scenario.seed, device_id, sampling.rate_hz, injections, self.phase_s)
+        request = GeneratorRequest(
+            scenario.seed, device_id, sampling.rate_hz, injections, self.phase_s, scenario.start
+        )
+        self._sensors = generator.of(request)
         self._columns = [generator.channels.index(c) for c in profile.channel_names]
         self._clock_steps = [i for i in injections if i.kind == "clock_step"]
         self._blocks: deque[tuple[int, Samples]] = deque(maxlen=_whole_blocks(sampling))
@@ -138,15 +144,10 @@ def _whole_blocks(sampling: Sampling) -> int:
     return -(-sampling.window_samples // sampling.hop_samples)
 
 
-def _generator(profile: Profile, scenario: Scenario) -> type[RotatingMachine]:
+def _generator(profile: Profile, scenario: Scenario) -> type[SensorGenerator]:
     if profile.simulate is None:
         raise SourceError(f"profile '{profile.name}' has no [simulate]: name a generator, or replay a file")
-    generator = GENERATORS.get(profile.simulate.generator)
-    if generator is None:
-        known = ", ".join(GENERATORS)
-        raise SourceError(f"unknown generator '{profile.simulate.generator}'; known: {known}")
-    named = {*profile.channel_names, *(i.channel for i in scenario.injections if i.channel)}
-    strange = sorted(named - set(generator.channels))
-    if strange:
-        raise SourceError(f"generator '{profile.simulate.generator}' has no channels {strange}")
+    name = profile.simulate.generator
+    generator = load_generator(name)
+    require_known(name, generator, profile.channel_names, scenario.injections)
     return generator

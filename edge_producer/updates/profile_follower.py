@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_producer.profile_switch import ProfileSwitch
-from edge_producer.sources.simulate_source import GENERATORS
+from edge_producer.sources.sensor_generator import generator_names
 from edge_producer.trust.profile_documents import ProfileDocuments
 from edge_producer.trust.profile_instruction import (
     ProfileFacts,
@@ -150,7 +150,7 @@ class ProfileFollower:
             number=running.number,
             highest_seq=record.seq,
             floor=record.floor,
-            generators=frozenset(GENERATORS),
+            generators=generator_names(),
         )
 
     def _rules(self, documents: ProfileDocuments) -> VersionRules:

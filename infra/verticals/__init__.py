@@ -1,1 +1,1 @@
-"""What a vertical adds to the stack on one machine: the story of its demo."""
+"""What is built and run of one vertical, a folder each; nothing outside these folders names one."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from edge_producer.sources import Injection, ReplaySource
+from edge_producer.sources import ReplaySource
+from edge_producer.verticals.machine.machine_sensors import MachineSensors
 from schemas.feature_set import FEATURE_KINDS
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -64,7 +65,8 @@ def test_every_key_is_documented_with_its_default_and_none_is_made_up():
 def test_every_feature_kind_and_injection_is_documented():
     kinds, injections = ([row[0].strip("`") for row in table] for table in rows("kind"))
     assert kinds == list(FEATURE_KINDS)
-    assert injections == list(typing.get_args(Injection.model_fields["kind"].annotation))
+    assert injections == [*MachineSensors.kinds, "clock_step"]
+    assert [row[2] == "yes" for row in rows("kind")[1]] == [*MachineSensors.kinds.values(), False]
 
 
 def test_every_count_of_a_replay_is_documented(tmp_path):

@@ -1,0 +1,82 @@
+"""`python -m benchmarks.judge.traffic`: signals judged in SUMO, a forecast on I-94."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.figure_page import FigurePage, replace_figures
+from benchmarks.judge.traffic.arms import ARMS, SCENARIOS, TrafficJudge, journalled
+from benchmarks.judge.traffic.incidents import incidents
+from benchmarks.judge.traffic.judged_page import delay_picture, write_arms, write_forecast, write_incidents
+from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
+
+BEGIN = "<!-- figures: make judge -->"
+FIRST_SEED = 11
+"""Seed 1 was looked at while the control was made; it is not judged."""
+ROOT = Path(__file__).parent.parent.parent.parent
+DECIDING = ("schemas/verticals/traffic", "model_service/verticals/traffic", "edge_producer/verticals/traffic")
+JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
+
+
+def main() -> int:
+    """Judge; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.judge.traffic", description=__doc__)
+    parser.add_argument(
+        "--environment", type=Path, default=ROOT / ".venv-judge-traffic", help="has eclipse-sumo"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "judge-traffic", help="networks, journals"
+    )
+    parser.add_argument("--only", default="", help="scenarios whose name contains this")
+    parser.add_argument("--seeds", type=int, default=6, help="of each arm")
+    parser.add_argument("--incidents", type=int, default=6, help="runs with an incident, of each network")
+    parser.add_argument("--recording", type=Path, help=f"folder with {FILE}")
+    parser.add_argument(
+        "--write", type=Path, help="page whose figures to replace; the picture goes beside it"
+    )
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    version = _version()
+    judge = TrafficJudge(given.environment, given.work, version)
+    names = [name for name in SCENARIOS if given.only in name]
+    page = FigurePage()
+    results = journalled(given.work / "arms.jsonl", _wanted(given.seeds, names), version, judge.judge)
+    write_arms(page, results, {name: judge.city(name) for name in names})
+    wanted = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + given.incidents) for name in names]
+    runs = incidents(judge, given.work / "incidents.jsonl", wanted, version)
+    write_incidents(page, runs)
+    if given.recording is None:
+        page.say("I-94: not measured (no recording was named).")
+    else:
+        write_forecast(page, judged(read_volumes(given.recording / FILE)))
+    text = "\n".join(page.lines).strip() + "\n"
+    sys.stdout.write(text)
+    if given.write is not None:
+        replace_figures(given.write, BEGIN, text)
+        picture = delay_picture(results)
+        (given.write.parent / "traffic-delay.svg").write_text(picture, encoding="utf-8")
+    return 0
+
+
+def _wanted(seeds: int, names: list[str]) -> Iterator[tuple[str, str, int]]:
+    """Seed by seed: a run that is stopped has as many of each arm."""
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for name in names:
+            for arm in ARMS:
+                yield name, arm, seed
+
+
+def _version() -> str:
+    """Digest of the code that a result depends on."""
+    here = Path(__file__).parent
+    files = [path for folder in DECIDING for path in sorted((ROOT / folder).glob("*.py"))]
+    files += [here / f"{name}.py" for name in JUDGING]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

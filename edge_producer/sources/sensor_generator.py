@@ -1,0 +1,133 @@
+"""What replaces sensors: seeded generators, ours and those of entry points ``edgeloop.generators``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import entry_points
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_producer.sources.rotating_machine import RotatingMachine
+from edge_producer.sources.scenario import Injection
+from schemas.errors import SourceError
+
+GROUP = "edgeloop.generators"
+
+
+@dataclass(frozen=True)
+class GeneratorRequest:
+    """What a generator is made of.
+
+    Attributes:
+        seed: Of the scenario.
+        device_id: Whose sensors.
+        rate_hz: Samples a second.
+        injections: Those that hit this device.
+        first_s: Time of sample 0, seconds after ``start``.
+        start: Start of the scenario, UTC.
+    """
+
+    seed: int
+    device_id: str
+    rate_hz: float
+    injections: tuple[Injection, ...]
+    first_s: float
+    start: datetime
+
+
+class SensorBlocks(Protocol):
+    """One device's simulated sensors."""
+
+    def block(self, number: int, size: int) -> NDArray[np.float32]:
+        """Samples ``number * size`` to ``(number + 1) * size``; of request, number and size alone.
+
+        Returns:
+            Shape (size, C), columns in the order of the generator's channels; NaN where there is no sample.
+        """
+        ...
+
+
+class SensorGenerator(Protocol):
+    """A class of simulated sensors; the entry point names it.
+
+    Attributes:
+        channels: In the order of its columns.
+        kinds: Injections that it knows, and whether an alarm is right during one. ``clock_step`` is the
+            source's own, and known to all.
+    """
+
+    channels: ClassVar[tuple[str, ...]]
+    kinds: ClassVar[Mapping[str, bool]]
+
+    @classmethod
+    def of(cls, request: GeneratorRequest) -> SensorBlocks:
+        """The sensors of one device."""
+        ...
+
+
+class MachineSensors:
+    """``rotating_machine``: the shipped generator as one of the open kind."""
+
+    channels: ClassVar[tuple[str, ...]] = RotatingMachine.channels
+    kinds: ClassVar[Mapping[str, bool]] = {
+        "bearing_wear": True,
+        "imbalance": True,
+        "recalibration": False,
+        "new_regime": False,
+        "dropout": False,
+    }
+
+    @classmethod
+    def of(cls, request: GeneratorRequest) -> SensorBlocks:
+        """The sensors of one machine."""
+        r = request
+        return RotatingMachine(r.seed, r.device_id, r.rate_hz, r.injections, r.first_s)
+
+
+OWN: Mapping[str, type[SensorGenerator]] = {"rotating_machine": MachineSensors}
+
+
+def generator_names() -> frozenset[str]:
+    """Names of all generators that this program has."""
+    return frozenset(OWN) | {point.name for point in entry_points(group=GROUP)}
+
+
+def load_generator(name: str) -> type[SensorGenerator]:
+    """The generator of a name.
+
+    Raises:
+        SourceError: None is installed, or two are, or it cannot be imported.
+    """
+    if name in OWN:
+        return OWN[name]
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not found:
+        known = ", ".join(sorted(generator_names()))
+        raise SourceError(f"unknown generator '{name}'; known: {known}")
+    if len(found) > 1:
+        packages = ", ".join(sorted(str(p.dist.name) if p.dist else p.value for p in found))
+        raise SourceError(f"generator '{name}' is in several packages: {packages}; leave one installed")
+    try:
+        loaded: type[SensorGenerator] = found[0].load()
+    except Exception as exc:  # the code is a user's: whatever it raises when it is imported
+        raise SourceError(f"generator '{name}' cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    return loaded
+
+
+def require_known(
+    name: str, used: type[SensorGenerator], channels: Sequence[str], items: Sequence[Injection]
+) -> None:
+    """Return if a generator has these channels and knows these injections.
+
+    Raises:
+        SourceError: It does not; the text names which.
+    """
+    named = {*channels, *(item.channel for item in items if item.channel)}
+    if strange := sorted(named - set(used.channels)):
+        raise SourceError(f"generator '{name}' has no channels {strange}")
+    if unknown := sorted({item.kind for item in items} - {*used.kinds, "clock_step"}):
+        raise SourceError(f"generator '{name}' knows no {unknown}; it knows: {', '.join(sorted(used.kinds))}")

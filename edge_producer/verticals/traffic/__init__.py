@@ -1,0 +1,1 @@
+"""Intersections as devices: seeded loop detectors, and the choice of the next phase."""

@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
             bundle.write(BUNDLES / name)
         sys.stdout.write(f"{bundle.manifest.version}\n")
     for recipe in recipes().values():
-        if recipe.fault_bank is not None:
-            stale += _bank(recipe.fault_bank(), write=not arguments)
+        if recipe.known_faults is not None:
+            stale += _bank(recipe.known_faults(), write=not arguments)
     for file in stale:
         sys.stderr.write(f"{file} is not what the script builds: run `python -m infra.factory`\n")
     return 1 if stale else 0

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
-from model_service import BundleFiles
-from model_service.models.fault_bank import BankFile
+from model_service import BundleFiles, fault_bank
 
 GROUP = "edgeloop.factories"
 
@@ -18,11 +17,11 @@ class FactoryRecipe:
 
     Attributes:
         bundle: Makes the bundle.
-        fault_bank: Makes the bank of known faults; None: the family has none.
+        known_faults: Makes the bank of known faults; None: the family has none.
     """
 
     bundle: Callable[[], BundleFiles]
-    fault_bank: Callable[[], BankFile] | None = None
+    known_faults: Callable[[], fault_bank.BankFile] | None = None
 
 
 def recipes() -> dict[str, FactoryRecipe]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario, truth
+from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from feature_store import connect
 from infra.audit import AuditScope, take_books
 from infra.process.ports import LOOPBACK

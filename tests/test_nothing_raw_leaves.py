@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection
+from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from schemas.profile import FEATURE_KINDS
 from schemas.profile_file import builtin_profiles, load_profile

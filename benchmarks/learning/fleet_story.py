@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.sources.rotating_machine import CHANNELS, RotatingMachine
 from edge_producer.sources.scenario import FAULTS, Injection, Scenario
+from edge_producer.verticals.machine.rotating_machine import CHANNELS, RotatingMachine
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.models.features import compute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,6 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection
 from schemas.errors import SourceError
 
@@ -69,31 +69,14 @@ class SensorGenerator(Protocol):
         ...
 
 
-class MachineSensors:
-    """``rotating_machine``: the shipped generator as one of the open kind."""
-
-    channels: ClassVar[tuple[str, ...]] = RotatingMachine.channels
-    kinds: ClassVar[Mapping[str, bool]] = {
-        "bearing_wear": True,
-        "imbalance": True,
-        "recalibration": False,
-        "new_regime": False,
-        "dropout": False,
-    }
-
-    @classmethod
-    def of(cls, request: GeneratorRequest) -> SensorBlocks:
-        """The sensors of one machine."""
-        r = request
-        return RotatingMachine(r.seed, r.device_id, r.rate_hz, r.injections, r.first_s)
-
-
-OWN: Mapping[str, type[SensorGenerator]] = {"rotating_machine": MachineSensors}
+def device_number(device_id: str) -> int:
+    """A stable number for seeding."""
+    return int.from_bytes(hashlib.sha256(device_id.encode()).digest()[:8], "big")
 
 
 def generator_names() -> frozenset[str]:
     """Names of all generators that this program has."""
-    return frozenset(OWN) | {point.name for point in entry_points(group=GROUP)}
+    return frozenset(point.name for point in entry_points(group=GROUP))
 
 
 def load_generator(name: str) -> type[SensorGenerator]:
@@ -102,8 +85,6 @@ def load_generator(name: str) -> type[SensorGenerator]:
     Raises:
         SourceError: None is installed, or two are, or it cannot be imported.
     """
-    if name in OWN:
-        return OWN[name]
     found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
         known = ", ".join(sorted(generator_names()))

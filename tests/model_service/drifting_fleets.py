@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario
+from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from feature_store import connect
 from feature_store.append import append
 from feature_store.cut_store import CutStore

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection
+from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from model_service.gates.evaluate import GateInputs
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate

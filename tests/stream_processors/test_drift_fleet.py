@@ -6,8 +6,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Scenario, share_of
+from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from model_service.models.features import compute
 from schemas.events import DriftVerdict, parse_event
 from schemas.topics import DEVICE_PARTITIONS, partition_for

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from benchmarks.judge.machine.rig_fleets import CELLS, FAULT_KINDS, PROFILE, STEADY, judged_fleet
 from benchmarks.judge.machine.rig_playback import SEED
 from benchmarks.learning.fleet_story import machine_story
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection
+from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from model_service.models.factory_models import LOGGED_KINDS
 from model_service.models.features import compute
 from schemas.profile_file import find_profile

@@ -15,9 +15,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.sources.rotating_machine import device_number
 from edge_producer.sources.scenario import Injection
-from edge_producer.sources.sensor_generator import GeneratorRequest
+from edge_producer.sources.sensor_generator import GeneratorRequest, device_number
 from schemas.verticals.traffic.queue_network import QueueNetwork
 from schemas.verticals.traffic.standard_junction import NAMES, single_site
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_producer.sources.rotating_machine import RotatingMachine
 from edge_producer.sources.scenario import Injection, Kind
+from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from infra.factory_recipe import FactoryRecipe
 from model_service import BundleFiles, compute_features, factory_models, fault_bank, logged_features
 from schemas.manifest import TrainingFacts

@@ -6,7 +6,6 @@ So a restart continues exactly where it would have been, and a fleet may be spre
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_producer.sources.scenario import Injection
+from edge_producer.sources.sensor_generator import device_number
 
 Array = NDArray[np.float64]
 
@@ -46,11 +46,6 @@ class Constants:
     idle_a: float
     load_a: float
     ripple_a: float
-
-
-def device_number(device_id: str) -> int:
-    """A stable number for seeding."""
-    return int.from_bytes(hashlib.sha256(device_id.encode()).digest()[:8], "big")
 
 
 def constants(seed: int, device_id: str) -> Constants:

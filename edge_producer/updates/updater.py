@@ -89,7 +89,7 @@ class Updater:
         shadows, running = settings.shadow_previous, self.profiles.process.profile
         resources = resources or UpdaterResources.of(running, shadow_previous=shadows)
         self.configs = ConfigSwitch()
-        tried_by = dry_call or self._try_parameters
+        tried_by = dry_call or resources.dry_call or self._try_parameters
         self._resources = replace(resources, profiles=self.profiles, configs=self.configs, dry_call=tried_by)
         self._options = UpdaterOptions(
             folder=settings.updates_dir,

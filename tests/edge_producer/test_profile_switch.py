@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from edge_producer.config_switch import ConfigSwitch
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
 from edge_producer.runner import Runner
@@ -29,6 +30,7 @@ class GivenProfiles:
 
     def __init__(self, own=None):
         self.profiles = ProfileSwitch(RunningProfile(FILE), own)
+        self.configs = ConfigSwitch()
         self.switches = {name: ModelSwitch(ActiveModels(FirstSample())) for name in DEVICES}
 
     def start(self):

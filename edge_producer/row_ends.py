@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,8 @@ class RowEnds:
             parts.append(self._row(at))
         if len(self._none):
             parts += further or (self._none,)
-        numbers: Floats = np.concatenate(parts)
+        joined: Any = np.concatenate(parts)  # numpy's types know no join of two kinds of floats
+        numbers: Floats = joined
         return numbers
 
     def _row(self, at: datetime | None) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,9 @@ class RowEnds:
             parts.append(self._row(at))
         if len(self._none):
             parts += further or (self._none,)
-        return cast("Floats", np.concatenate(parts))
+        joined: Any = np.concatenate(parts)  # numpy's types know no join of two kinds of floats
+        numbers: Floats = joined
+        return numbers
 
     def _row(self, at: datetime | None) -> NDArray[np.float32]:
         if at is None:

@@ -33,6 +33,9 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
     parser.add_argument("--seeds", type=int, default=6, help="of each arm")
+    parser.add_argument(
+        "--first", type=int, default=FIRST_SEED, help="seed; several processes may share the work"
+    )
     parser.add_argument("--incidents", type=int, default=6, help="runs with an incident, of each network")
     parser.add_argument("--recording", type=Path, help=f"folder with {FILE}")
     parser.add_argument(
@@ -44,9 +47,11 @@ def main() -> int:
     judge = TrafficJudge(given.environment, given.work, version)
     names = [name for name in SCENARIOS if given.only in name]
     page = FigurePage()
-    results = journalled(given.work / "arms.jsonl", _wanted(given.seeds, names), version, judge.judge)
+    results = journalled(
+        given.work / "arms.jsonl", _wanted(given.first, given.seeds, names), version, judge.judge
+    )
     write_arms(page, results, {name: judge.city(name) for name in names})
-    wanted = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + given.incidents) for name in names]
+    wanted = [(name, seed) for seed in range(given.first, given.first + given.incidents) for name in names]
     runs = incidents(judge, given.work / "incidents.jsonl", wanted, version)
     write_incidents(page, runs)
     if given.recording is None:
@@ -62,9 +67,9 @@ def main() -> int:
     return 0
 
 
-def _wanted(seeds: int, names: list[str]) -> Iterator[tuple[str, str, int]]:
+def _wanted(first: int, seeds: int, names: list[str]) -> Iterator[tuple[str, str, int]]:
     """Seed by seed: a run that is stopped has as many of each arm."""
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+    for seed in range(first, first + seeds):
         for name in names:
             for arm in ARMS:
                 yield name, arm, seed

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_service.models.fault_bank import FOLDER, load_fault_bank
+from model_service.models.fault_bank import FOLDER, frozen_digests, load_fault_bank
 from schemas.errors import BundleError
 from tests.model_service.regimes import BANK, HOLDOUT, MACHINE, OLD, features, healthy, warmer, worn
 

@@ -36,6 +36,12 @@ def test_a_sample_depends_on_its_time_alone(peak):
     assert np.array_equal(sensors(first_s=PEAK_S + 60).block(0, 60), peak[60:120])
 
 
+def test_a_chunk_begins_in_the_middle_of_traffic_and_not_with_empty_streets(peak):
+    queues = peak[:, [CHANNELS.index(c) for c in CHANNELS if c.startswith("queue_")]].sum(axis=1)
+    first = np.mean([sensors(device=f"d{k}").block(0, 20)[:, -4:].sum(axis=1).mean() for k in range(4)])
+    assert first > 0.3 * queues.mean()
+
+
 def test_samples_are_within_the_channels_ranges(peak):
     assert peak.shape == (CHUNK_S, len(CHANNELS))
     assert (peak >= 0).all()

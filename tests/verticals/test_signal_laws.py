@@ -186,6 +186,8 @@ def test_a_plan_table_comes_back_from_its_parameters_and_is_read_by_local_hour()
     assert plan_in_force(own, monday_8_in_chicago, "America/Chicago") == busy
     assert plan_in_force(own, monday_8_in_chicago, "UTC") == quiet
     assert plan_in_force(own, monday_8_in_chicago + timedelta(days=6), "America/Chicago") == quiet
+    saturday = monday_8_in_chicago + timedelta(days=5)
+    assert plan_in_force(own, saturday, "America/Chicago") == quiet
     assert plan_in_force({}, monday_8_in_chicago, "UTC") is None
 
 
@@ -203,3 +205,4 @@ def test_the_decision_and_the_signal_agree_on_what_is_green(readings):
             head.tell(choice.phase)
         head.step(at.timestamp())
         assert head.view.phase == choice.phase
+        assert max(at.timestamp() - state["green_since_s"], 0.0) == head.green_s

@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figure_page import FigurePage, replace_figures
-from benchmarks.judge.traffic.arms import ARMS, SCENARIOS, TrafficJudge, journalled
+from benchmarks.judge.traffic.arms import ARMS, SCENARIOS, Judged, TrafficJudge, journalled
 from benchmarks.judge.traffic.incidents import incidents
-from benchmarks.judge.traffic.judged_page import delay_picture, write_arms, write_forecast, write_incidents
+from benchmarks.judge.traffic.judged_page import (
+    delay_picture,
+    write_arms,
+    write_disagreement,
+    write_forecast,
+    write_incidents,
+)
+from benchmarks.judge.traffic.known_runs import known_incidents, plan_findings, whole_seeds
 from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
 
 BEGIN = "<!-- figures: make judge -->"
@@ -38,6 +45,7 @@ def main() -> int:
     )
     parser.add_argument("--incidents", type=int, default=6, help="runs with an incident, of each network")
     parser.add_argument("--recording", type=Path, help=f"folder with {FILE}")
+    parser.add_argument("--measured", action="store_true", help="only what the journals have")
     parser.add_argument(
         "--write", type=Path, help="page whose figures to replace; the picture goes beside it"
     )
@@ -47,13 +55,33 @@ def main() -> int:
     judge = TrafficJudge(given.environment, given.work, version)
     names = [name for name in SCENARIOS if given.only in name]
     page = FigurePage()
+    if given.measured:
+        return _measured(page, given, version, names)
     results = journalled(
         given.work / "arms.jsonl", _wanted(given.first, given.seeds, names), version, judge.judge
     )
-    write_arms(page, results, {name: judge.city(name) for name in names})
+    cities = {name: judge.city(name) for name in names}
+    write_arms(page, results, {name: (city.released, city.finding) for name, city in cities.items()})
+    write_disagreement(page, results, cities)
     wanted = [(name, seed) for seed in range(given.first, given.first + given.incidents) for name in names]
     runs = incidents(judge, given.work / "incidents.jsonl", wanted, version)
     write_incidents(page, runs)
+    return _shown(page, given, results)
+
+
+def _measured(page: FigurePage, given: argparse.Namespace, version: str, names: list[str]) -> int:
+    """The page of what the journals have: seeds with every arm, and incidents."""
+    results = whole_seeds(given.work / "arms.jsonl", version)
+    write_arms(page, results, plan_findings(given.work, names, version))
+    runs = known_incidents(given.work / "incidents.jsonl", version)
+    if runs:
+        write_incidents(page, runs)
+    else:
+        page.say("Incidents in SUMO: not measured.")
+    return _shown(page, given, results)
+
+
+def _shown(page: FigurePage, given: argparse.Namespace, results: list[Judged]) -> int:
     if given.recording is None:
         page.say("I-94: not measured (no recording was named).")
     else:

@@ -24,6 +24,8 @@ NAMES = {
 }
 COMPARED = (("local", "actuated"), ("local", "fixed"), ("city", "local"), ("cut", "local"))
 DRAWS, SEED = 5000, 20260101
+LEAST_SEEDS = 5
+"""With fewer no interval is shown: a bootstrap of two seeds says nothing."""
 
 
 def change(ours: Array, theirs: Array) -> tuple[float, float, float]:
@@ -34,14 +36,15 @@ def change(ours: Array, theirs: Array) -> tuple[float, float, float]:
     return float(ours.mean() / theirs.mean() - 1), float(low), float(high)
 
 
-def write_arms(page: FigurePage, results: Sequence[Judged], cities: Mapping[str, City]) -> None:
+def write_arms(page: FigurePage, results: Sequence[Judged], findings: Mapping[str, tuple[bool, str]]) -> None:
     """Delay and stops of each arm, and the comparisons that the goals name."""
     page.lines += ["", "### Signals in SUMO"]
-    nets = list(cities)
-    seeds = len({r.seed for r in results})
+    nets = [name for name in findings if any(r.net == name for r in results)]
+    seeds = {net: len({r.seed for r in results if r.net == net}) for net in nets}
+    counted = ", ".join(f"{net}: {count}" for net, count in seeds.items())
     page.say(
-        f"{seeds} seeds of an hour each. Delay is lost time and the wait to enter, stops are halts, both a "
-        "vehicle; vehicles that had not arrived at the end count with what they had lost."
+        f"Seeds of an hour each, {counted}. Delay is lost time and the wait to enter, stops are halts, per "
+        "vehicle; those that had not arrived at the end count with what they had lost."
     )
     rows = []
     for arm in ARMS:
@@ -62,16 +65,18 @@ def write_arms(page: FigurePage, results: Sequence[Judged], cities: Mapping[str,
                 for arm in (ours, theirs)
             )
             value, low, high = change(a, b)
-            cells.append(f"{value:+.1%} ({low:+.1%} to {high:+.1%})")
+            interval = f"({low:+.1%} to {high:+.1%})" if len(a) >= LEAST_SEEDS else "(too few seeds)"
+            cells.append(f"{value:+.1%} {interval}")
         compared.append(cells)
     page.table(["", *nets], compared)
-    for net, city in cities.items():
-        said = "released" if city.released else "not released, so that `local + city` is `local only`"
-        page.say(f"Plan of the {net}: {city.finding}: {said}.")
-    _disagreement(page, results, cities)
+    for net in nets:
+        released, finding = findings[net]
+        said = "released" if released else "not released, so that `local + city` is `local only`"
+        page.say(f"Plan of the {net}: {finding}: {said}.")
 
 
-def _disagreement(page: FigurePage, results: Sequence[Judged], cities: Mapping[str, City]) -> None:
+def write_disagreement(page: FigurePage, results: Sequence[Judged], cities: Mapping[str, City]) -> None:
+    """How far our queue model and SUMO are apart."""
     rows = []
     for net, city in cities.items():
         model = delays(city.site, city.flows, None, range(300, 304), 1500).mean()

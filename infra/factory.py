@@ -33,7 +33,11 @@ def _bank(stored: fault_bank.BankFile, *, write: bool) -> list[str]:
         path.write_bytes(data)
     sys.stdout.write(f"fault bank {stored.profile} {digest}\n")
     stale = [] if path.is_file() and path.read_bytes() == data else [f"fault_banks/{path.name}"]
-    return stale if fault_bank.FROZEN.get(stored.profile) == digest else [*stale, "FROZEN in fault_bank.py"]
+    return (
+        stale
+        if fault_bank.frozen_digests().get(stored.profile) == digest
+        else [*stale, f"fault_banks/{fault_bank.FROZEN}"]
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,6 @@ NAMED = {
     ("infra/cli/demo_command.py", "machine"): "the profile that `edgeloop demo` plays where none is named",
     ("infra/demo/stage.py", "machine_demo"): "the same",
     ("infra/demo/demo_run.py", "machine"): "the same",
-    ("model_service/models/fault_bank.py", "machine"): "which bytes of a bank are the frozen ones",
 }
 """What may be named elsewhere, and why."""
 

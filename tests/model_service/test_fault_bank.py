@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_service.models.fault_bank import FOLDER, load_fault_bank
+from model_service.models.fault_bank import FOLDER, frozen_digests, load_fault_bank
 from schemas.errors import BundleError
 from tests.model_service.regimes import BANK, HOLDOUT, MACHINE, OLD, features, healthy, warmer, worn
 
@@ -29,9 +29,20 @@ def test_the_bank_ships_and_is_small():
 def test_a_bank_that_is_not_the_frozen_one_is_refused(tmp_path):
     text = (FOLDER / "machine.json").read_text()
     (tmp_path / "machine.json").write_text(text.replace("0.1", "0.2", 1))
-    with pytest.raises(BundleError, match="not the fault bank that the code names"):
+    with pytest.raises(BundleError, match="not the fault bank that was frozen"):
         load_fault_bank("machine", tmp_path)
-    assert load_fault_bank("traffic", tmp_path) is None
+    assert load_fault_bank("pump", tmp_path) is None
+
+
+FROZEN = {
+    "machine": "11150b8502f835143bfd0b8e1d380228a603b606ccc563ef62b178566a3064b7",
+    "traffic": "b7adb7bbfeade8d72a0ffc85d2d7c65b5c0440c23d37ce7b95e23bf7d1a8f2f5",
+}
+
+
+def test_banks_are_those_that_were_frozen():
+    assert frozen_digests() == FROZEN
+    assert {name: load_fault_bank(name).digest for name in FROZEN} == FROZEN
 
 
 def test_injection_multiplies_scales_and_adds_to_places():

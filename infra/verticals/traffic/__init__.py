@@ -1,1 +1,1 @@
-"""The recipe of the factory model of intersections; not shipped before the profile is."""
+"""The recipe of the factory model of intersections and of their fault bank."""

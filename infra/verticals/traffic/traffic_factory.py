@@ -1,74 +1,130 @@
-"""The factory model of intersections: healthy windows of a simulated fortnight, and golden ones."""
+"""The factory model of intersections and their fault bank, from simulated windows of a fortnight."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from edge_producer.sources.scenario import Injection
+from edge_producer.sources.scenario import Injection, Kind
 from edge_producer.sources.sensor_generator import GeneratorRequest
 from edge_producer.verticals.traffic.intersection_sensors import CHANNELS, CHUNK_S, IntersectionSensors
-from model_service import BundleFiles, compute_features, factory_models
+from infra.factory_recipe import FactoryRecipe
+from model_service import BundleFiles, compute_features, factory_models, fault_bank, logged_features
+from schemas.calendar_features import Calendar
 from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
+from schemas.profile_file import find_profile
 
 SEED = 20260101
 DEVICES = 40
 RUNS = 12
-RUN_WINDOWS = 3
-"""Windows of a run: a quarter of an hour of five-minute windows."""
+RUN_WINDOWS = 60
+RUN_STRIDE = 7
+"""Of all windows of a quarter of an hour every seventh: 14 s lie between two, four fifths are shared."""
 FORTNIGHT_CHUNKS = 14 * 86400 // CHUNK_S
 START = datetime(2026, 1, 5, tzinfo=UTC)
 """A Monday."""
-SCRIPT = "infra/verticals/traffic/traffic_factory.py"
-DRAFT = Path(__file__).parents[3] / "schemas" / "verticals" / "traffic" / "traffic.toml"
+SCRIPT = "infra/factory.py"
+EVENING = 68
+"""Quarter of an hour that begins at 17 h."""
+FAULT_AT_S = EVENING * CHUNK_S - 300.0
+FAULT_DEVICES = 8
+FAULT_WINDOWS = (20, 40)
+"""Of the quarter's windows; five minutes and more after the fault began."""
+FAULTS: dict[Kind, tuple[float, ...]] = {"incident": (0.5, 0.75, 1.0)}
+"""A failed detector is none of them: the score does not tell it from an empty street or a long red."""
+FAULTY_CHANNELS = ("queue_ns", "queue_ew")
+"""The through phases, in turn: an empty street hides a fault, and turning ones are often empty."""
 
 Array = NDArray[np.float64]
 Windows = NDArray[np.float32]
 
 
-def todays_profile() -> Profile:
-    """The draft without the keys that wait for the contract: what is left can be built and run today."""
-    content: dict[str, Any] = tomllib.loads(DRAFT.read_text(encoding="utf-8"))
-    del content["configs"], content["model"]["outputs"]
-    for key in ("calendar", "time_zone"):
-        del content["features"][key]
-    for key in ("function", "actions", "numbers"):
-        del content["decision"][key]
-    return Profile.model_validate(content)
-
-
-def build(profile: Profile, devices: int = DEVICES) -> BundleFiles:
-    """The bundle; the same bytes on every machine."""
+def build_bundle(devices: int = DEVICES) -> BundleFiles:
+    """The bundle of the family; the same bytes on every machine."""
+    profile = find_profile("traffic")
     facts = TrainingFacts(script=SCRIPT, seed=SEED, devices=devices, windows=devices * RUNS * RUN_WINDOWS)
     healthy = [list(healthy_runs(profile, number)) for number in range(devices)]
     return factory_models.factory_bundle(profile, healthy, golden_windows(profile), facts)
+
+
+def build_fault_bank(devices: int = FAULT_DEVICES) -> fault_bank.BankFile:
+    """The effect of each fault on each feature, at the evening peak."""
+    profile = find_profile("traffic")
+    logged = tuple(logged_features(profile).tolist())
+    healthy = _bank_windows(profile, devices, None, 0.0)
+    effects = {
+        kind: {
+            str(severity): fault_bank.paired_effects(
+                healthy, _bank_windows(profile, devices, kind, severity), logged
+            )
+            for severity in severities
+        }
+        for kind, severities in FAULTS.items()
+    }
+    return fault_bank.BankFile(
+        profile=profile.name,
+        featureset=profile.featureset,
+        features=profile.feature_names,
+        logged=logged,
+        seed=SEED,
+        effects=effects,
+    )
+
+
+def _bank_windows(profile: Profile, devices: int, kind: Kind | None, severity: float) -> Array:
+    """Features of a few windows of each intersection of the bank, shape (n, F)."""
+    made = []
+    for number in range(devices):
+        channel = FAULTY_CHANNELS[number % len(FAULTY_CHANNELS)]
+        fault = () if kind is None else (_fault(kind, severity, channel),)
+        made.append(
+            quarter_features(profile, _sensors(f"bank-{number}", *fault), EVENING)[list(FAULT_WINDOWS)]
+        )
+    return np.concatenate(made)
+
+
+def _fault(kind: Kind, severity: float, channel: str) -> Injection:
+    return Injection(kind=kind, start_s=FAULT_AT_S, severity=severity, channel=channel)
 
 
 def healthy_runs(profile: Profile, number: int) -> Iterator[Array]:
     """Features of quarters of an hour of one intersection, drawn over a fortnight."""
     sensors = _sensors(f"factory-{number}")
     for chunk in np.random.default_rng([SEED, number]).integers(0, FORTNIGHT_CHUNKS, RUNS):
-        windows = _windows(profile, sensors, int(chunk))
-        yield compute_features(windows, profile.feature_specs(), profile.channel_names)
+        yield quarter_features(profile, sensors, int(chunk))
+
+
+def quarter_features(profile: Profile, sensors: IntersectionSensors, chunk: int) -> Array:
+    """Features of windows of one quarter of an hour, shape (``RUN_WINDOWS``, F)."""
+    size = profile.sampling.window_samples
+    block = sensors.block(chunk, CHUNK_S)[:, _columns(profile)]
+    firsts = np.arange(RUN_WINDOWS) * RUN_STRIDE * profile.sampling.hop_samples
+    windows = np.moveaxis(sliding_window_view(block, size, axis=0)[firsts], 2, 1)
+    specs = [spec for spec in profile.feature_specs() if spec.sources]
+    begin_us = int(START.timestamp() * 1e6) + chunk * CHUNK_S * 1_000_000
+    ends_us = begin_us + ((firsts + size) / profile.sampling.rate_hz * 1e6).astype(np.int64)
+    measured = compute_features(np.ascontiguousarray(windows), specs, profile.channel_names)
+    return np.hstack([measured, Calendar.of(profile.features).rows(ends_us)])
 
 
 def golden_windows(profile: Profile) -> Windows:
     """Windows without a fault, of an incident, a failed detector, gaps; a dead and a stuck channel."""
-    at = 68 * CHUNK_S  # 17 h
     faults: list[tuple[Injection, ...]] = [
         (),
-        (Injection(kind="incident", start_s=at - 600.0, channel="queue_ns"),),
+        (_fault("incident", 1.0, "queue_ns"),),
         (Injection(kind="detector_failure", start_s=0.0, channel="queue_ew"),),
         (Injection(kind="dropout", start_s=0.0, severity=0.1),),
     ]
-    made = [_windows(profile, _sensors("golden", *items), 68)[:2] for items in faults]
+    size = profile.sampling.window_samples
+    made = [
+        _sensors("golden", *items).block(EVENING, CHUNK_S)[: 2 * size, _columns(profile)].reshape(2, size, -1)
+        for items in faults
+    ]
     windows = np.concatenate(made)
     windows[6, :, 1] = np.nan
     windows[7, :, 2] = windows[7, 0, 2]
@@ -79,9 +135,8 @@ def _sensors(device_id: str, *items: Injection) -> IntersectionSensors:
     return IntersectionSensors.of(GeneratorRequest(SEED, device_id, 1.0, items, 0.0, START))
 
 
-def _windows(profile: Profile, sensors: IntersectionSensors, chunk: int) -> Windows:
-    """Windows of a quarter of an hour that do not overlap, shape (n, W, C)."""
-    size = profile.sampling.window_samples
-    columns = [CHANNELS.index(name) for name in profile.channel_names]
-    block = sensors.block(chunk, CHUNK_S)[:, columns]
-    return block[: CHUNK_S // size * size].reshape(-1, size, len(columns))
+def _columns(profile: Profile) -> list[int]:
+    return [CHANNELS.index(name) for name in profile.channel_names]
+
+
+RECIPE = FactoryRecipe(build_bundle, build_fault_bank)

@@ -57,20 +57,34 @@ def planned_week(
     for number, hours in enumerate(measured):
         if len(hours) != HOURS:
             raise ValueError(f"day type {number} has {len(hours)} hours; give the flows of {HOURS}")
-        flows = [site.flows(hour) for hour in hours]
-        levels = [_level(site, hour) for hour in flows]
-        for level in sorted(set(levels)):
-            alike = [hour for hour, of in zip(flows, levels, strict=True) if of == level]
-            mean = {arm: sum(hour[arm] for hour in alike) / len(alike) for arm in alike[0]}
-            if level * LEVEL >= QUIET:
-                findings[number, level] = chosen_plans(site, mean, cycles_s, seconds)
-        days.append(
-            tuple(
-                _plans(site, hour, findings.get((number, level)))
-                for hour, level in zip(flows, levels, strict=True)
-            )
-        )
+        plans, found = planned_hours(site, number, dict(enumerate(hours)), cycles_s, seconds)
+        findings |= found
+        days.append(tuple(plans[hour] for hour in range(HOURS)))
     return PlannedWeek(tuple(days), findings)
+
+
+def planned_hours(
+    site: RoadSite,
+    day: int,
+    measured: Mapping[int, HourFlows],
+    cycles_s: Sequence[int] = CYCLES_S,
+    seconds: int = SECONDS,
+) -> tuple[dict[int, Plans], dict[tuple[int, int], PlanFinding]]:
+    """Plans of the measured hours of one day type, and findings as in ``PlannedWeek``.
+
+    Where no street joins two intersections there is nothing to coordinate, and nothing is searched for.
+    """
+    findings: dict[tuple[int, int], PlanFinding] = {}
+    flows = {hour: site.flows(of) for hour, of in measured.items()}
+    levels = {hour: _level(site, of) for hour, of in flows.items()}
+    joined = any(arm.feeders for arm in site.arms)
+    for level in sorted(set(levels.values())):
+        alike = [flows[hour] for hour in sorted(flows) if levels[hour] == level]
+        mean = {arm: sum(hour[arm] for hour in alike) / len(alike) for arm in alike[0]}
+        if joined and level * LEVEL >= QUIET:
+            findings[day, level] = chosen_plans(site, mean, cycles_s, seconds)
+    made = {hour: _plans(site, flows[hour], findings.get((day, levels[hour]))) for hour in sorted(flows)}
+    return made, findings
 
 
 def _level(site: RoadSite, flows: Mapping[str, float]) -> int:

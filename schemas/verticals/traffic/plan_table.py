@@ -87,6 +87,20 @@ def week_of(parameters: Mapping[str, Mapping[str, Any]], devices: Sequence[str])
     return week
 
 
+def own_faults(own: Mapping[str, Any], junction: Junction) -> list[str]:
+    """Why one intersection cannot run its own tables, by parameter; empty where it can."""
+    try:
+        week = week_of({name: {"": own[name]} for name in PARAMETERS}, [""])
+    except (KeyError, ValueError) as exc:
+        return [f"no plan table: {exc}"]
+    return [
+        f"{day}, hour {hour}: {why}"
+        for day, hours in zip(DAY_TYPES, week, strict=True)
+        for hour, plans in enumerate(hours)
+        for why in infeasible(plans[""], junction)
+    ]
+
+
 def faults(week: Week, junctions: Mapping[str, Junction]) -> list[str]:
     """Why intersections cannot run these plans: infeasible ones, unknown intersections, unlike cycles."""
     found = []

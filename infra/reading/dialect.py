@@ -66,7 +66,8 @@ def find_dialect(head: Sequence[str], said: str = "") -> Dialect:
         return Dialect(",", 1, 1.0, "one column")
     best = max(d.share for d in several)
     likely = [d for d in several if d.share >= min(best, _AGREE)]
-    fitting = [d for d in likely if _header_fits(head, d)] or likely
+    whole = [d for d in likely if not _cuts_quoted(head, d)] or likely
+    fitting = [d for d in whole if _header_fits(head, d)] or whole
     tight = [d for d in fitting if d.delimiter != BLANKS] or fitting
     return next((d for d in tight if d.delimiter == proposed), None) or max(
         tight, key=lambda d: (round(d.share, 2), d.columns)
@@ -104,6 +105,12 @@ def _header_fits(head: Sequence[str], dialect: Dialect) -> bool:
         < _NAME_DIGITS * sum(len(c) for c in row)
         for row in rows
     )
+
+
+def _cuts_quoted(head: Sequence[str], dialect: Dialect) -> bool:
+    """Whether most lines have a quote left inside a cell: the delimiter stands within what is quoted."""
+    rows = cells(head, dialect.delimiter)
+    return 2 * sum(any('"' in c for c in row) for row in rows) > len(rows)
 
 
 def _sniffed(head: Sequence[str]) -> str:

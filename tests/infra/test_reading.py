@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from infra.reading.measured_column import ColumnWishes
@@ -69,6 +69,7 @@ def test_a_time_needs_no_name(tmp_path, time):
     ),
     st.integers(0, 5),
 )
+@example(Written(time="month's name first", delimiter=";", decimal=",", quoted=True), 0)
 @settings(max_examples=60, deadline=None)
 def test_any_dialect_with_any_time_and_any_numbers_reads_as_it_was_written(form, seed):
     with TemporaryDirectory() as folder:

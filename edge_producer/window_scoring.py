@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from schemas.row_schemas import Reason
 from schemas.score_range import usable_score
 
 log = logging.getLogger(__name__)
+_NONE: Mapping[str, float | None] = {}
 
 
 class WindowScorer:
@@ -93,9 +95,11 @@ class WindowScorer:
             self.log_once("a window without a score", ValueError(f"{model.version} gave one outside [0, 1]"))
         return features, usable.score
 
-    def further(self, features: Floats) -> dict[str, float | None]:
+    def further(self, features: Floats) -> Mapping[str, float | None]:
         """Further outputs among a window's numbers, by name; None: there is none."""
-        values = features[-len(self._outputs) :].tolist() if self._outputs else ()
+        if not self._outputs:
+            return _NONE
+        values = features[-len(self._outputs) :].tolist()
         return {n: None if math.isnan(v) else v for n, v in zip(self._outputs, values, strict=True)}
 
     def _with_usable_outputs(self, features: Floats, version: str, *, lacks: bool) -> Floats:

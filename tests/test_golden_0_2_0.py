@@ -30,6 +30,7 @@ from feature_store.derived_trust import unsigned_before
 from infra.settings import StackSettings
 from infra.stack.model_settings import model_settings
 from schemas.drift_vocabulary import OLD_WORDS
+from schemas.profile_file import builtin_profiles
 from schemas.proto.delivery_pb2 import ReportRequest
 from tests.golden.another_model import sign_another
 from tests.golden.archives import facts, unpack
@@ -68,10 +69,18 @@ def awake(tmp_path_factory):
         edgeloop("down")
 
 
+def profile_of_0_2_0(folder: Path) -> Path:
+    """`machine` with the timings that it had: those of a demo."""
+    path = folder.parent / "machine.toml"
+    text = builtin_profiles()["machine_demo"].read_text(encoding="utf-8")
+    path.write_text(text.replace('name = "machine_demo"', 'name = "machine"'), encoding="utf-8")
+    return path
+
+
 def edge(folder: Path, devices, awake, **given) -> dict[str, str]:
     """Environment of an edge process of today in a folder of 0.2.0."""
     fields = {
-        "STATE_DIR": str(folder), "PROFILE": "machine", "DEVICES": json.dumps(devices),
+        "STATE_DIR": str(folder), "PROFILE": str(profile_of_0_2_0(folder)), "DEVICES": json.dumps(devices),
         "BOOTSTRAP_SERVERS": "127.0.0.1:9" if awake is None else broker(awake), **given,
     }  # fmt: skip
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("EDGE_")}

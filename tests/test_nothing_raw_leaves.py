@@ -16,7 +16,7 @@ import pytest
 from edge_producer.sources.scenario import Injection
 from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
-from schemas.profile import FEATURE_KINDS
+from schemas.feature_set import FEATURE_KINDS
 from schemas.profile_file import builtin_profiles, load_profile
 from tests.simulators.canonical import write_canonical
 from tests.simulators.leavings import Leavings, longest_run, marked, run_in_bytes

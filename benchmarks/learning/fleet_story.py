@@ -143,7 +143,7 @@ def _renewing(profile: Profile) -> Profile:
 
 def machine_story(cell: str, seed: int, devices: int = DEVICES, windows: int = WINDOWS) -> FleetStory:
     """A fleet of simulated machines, whose change comes at a time drawn by the seed."""
-    profile = _renewing(find_profile("machine"))
+    profile = _renewing(find_profile("machine_demo").model_copy(update={"name": "machine"}))
     rng = np.random.default_rng([seed, zlib.crc32(cell.encode())])
     at = round(rng.uniform(EARLIEST, LATEST) * windows)
     ids = tuple(f"m-{d:02d}" for d in range(devices))

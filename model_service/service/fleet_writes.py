@@ -213,7 +213,8 @@ def profile_to_train(
         profiles: Registered profiles by name.
         used: Names of those that devices run.
         family: Model family; empty: the profile's.
-        profile: Name; empty: the one of the family that devices run, or its only one.
+        profile: Name; empty: the one of the family that devices run, else the one of its name, or its only
+            one.
         fitted: Families of one's own that can be trained.
 
     Raises:
@@ -232,7 +233,8 @@ def profile_to_train(
         raise RegistryError(why)
     if why := shared_family(profiles, {*used, profile}, family):
         raise RegistryError(why)
-    chosen = [p for p in own if p.name == profile] or [p for p in own if p.name in used] or own
+    named = [p for p in own if p.name == profile]
+    chosen = named or [p for p in own if p.name in used] or [p for p in own if p.name == family] or own
     if len(chosen) > 1:
         names = ", ".join(sorted(p.name for p in chosen))
         raise RegistryError(f"several profiles run model family {family!r}: {names}; name one (--profile)")

@@ -14,12 +14,15 @@ from model_service.fleet.device_reports import record_report
 from model_service.registry import candidates
 from model_service.registry.registry_tables import devices, gate_verdicts
 from model_service.rollout import rollout_store, rollout_summary
+from model_service.rollout.config_rollouts import canary_sites
+from model_service.rollout.launch import draft, queues
 from model_service.rollout.rollout_record import ENDED
 from model_service.trust import ceremony
 from model_service.trust.keys import load_online_key
 from model_service.trust.model_targets import countersign_model, propose_model
 from schemas.channel_documents import BROAD, Release, model_role
 from schemas.config_manifest import no_config
+from schemas.learning_policy import RolloutPolicy
 from schemas.proto.delivery_pb2 import Installed, ReportRequest
 from tests.edge_producer.config_cloud import PLAN, SPEC, config
 from tests.simulators.rollout_deployment import FACTORY, FAMILY, GROUP, RolloutDeployment, quick_profile
@@ -304,3 +307,16 @@ def test_where_devices_are_the_unit_salts_draw_them_and_no_document_lists_any(fl
     assert 0 < record.canary.share < 1
     assert {c.document.cohort.devices for c in fleet.requests()} == {()}
     assert fleet.treated(release) == set(fleet.names)
+
+
+def test_drafts_start_security_first_then_models_then_configurations():
+    plan = draft(GROUP, PLAN, f"{PLAN}-1.00000001", "engine", config=True)
+    model = draft(GROUP, FAMILY, f"{FAMILY}-1.00000001", "engine")
+    assert [q[-1].kind for q in queues([plan, model])] == ["model", "config"]
+    urgent = plan.model_copy(update={"security": True})
+    assert [q[-1].kind for q in queues([model, urgent])] == ["config", "model"]
+
+
+def test_the_first_phase_leaves_a_site_to_compare_with_however_large_its_share():
+    everybody = RolloutPolicy(canary_share=1.0)
+    assert [canary_sites(n, everybody) for n in (1, 2, 4)] == [1, 1, 3]

@@ -16,6 +16,7 @@ from schemas.profile_changes import kind_of
 from schemas.profile_file import find_profile
 from schemas.row_schemas import Kind, telemetry_layout
 from tests.edge_producer.output_models import PUMP, pump_profile
+from tests.quick_machine_profile import AS_BEFORE
 
 ZONES = ("UTC", "America/Chicago", "Asia/Kathmandu", "Pacific/Auckland")
 FIRST = datetime(2024, 2, 20, tzinfo=UTC)
@@ -79,13 +80,6 @@ def test_golden_windows_tell_zones_and_daylight_saving_apart():
     )
     assert 0 < (np.abs(chicago - fixed).max(axis=1) > 0.1).sum() < 8, "summer differs, winter does not"
     assert (np.abs(chicago - berlin).max(axis=1) > 0.1).all()
-
-
-AS_BEFORE = {
-    "name": "machine",
-    "description": "Rotating machine: bearing vibration, housing temperature, motor current.",
-}
-"""What `machine` was called while its timings were those of a demo."""
 
 
 def test_a_profile_that_names_neither_calendar_nor_outputs_has_the_digest_of_before():

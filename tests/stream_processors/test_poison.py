@@ -249,7 +249,7 @@ def test_aggregates_of_a_stopped_job_are_the_same_in_the_end_as_if_it_had_never_
         assert bool(on.state().stopped) == bool(fault.offsets)
         on.faults = {"aggregate": Fault()}
         on.worker().process({TASK: on.summaries(10)})
-        on.worker(clock=lambda: COHORT_T0 + timedelta(hours=3)).process({TASK: []})
+        on.worker(clock=lambda: COHORT_T0 + timedelta(hours=40)).process({TASK: []})
         return on
 
     whole, stopped = run("whole", Fault()), run("stopped", Fault(offsets=frozenset(range(20, 60))))
@@ -270,7 +270,7 @@ class SummaryLine(PoisonLine):
         for _ in range(n):
             at = len(self.log.messages)
             device = self.devices[at % len(self.devices)]
-            period = Period(device.device_id, at // len(self.devices), [1.0 + at % 7, 2.0, 3.0])
+            period = Period(device.device_id, 720 * (at // len(self.devices)), [1.0 + at % 7, 2.0, 3.0])
             rows = (
                 summaries([period])
                 .select(SUMMARY_ROWS.names)

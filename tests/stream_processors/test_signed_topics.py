@@ -65,8 +65,8 @@ def test_a_forged_aggregate_moves_no_verdict_and_is_on_record(cloud):
     device = SimDevice()
     cloud.register(device)
     cloud.start()
-    hour_ago = datetime.now(UTC).replace(microsecond=0, second=0) - timedelta(hours=1)
-    for at in (hour_ago, hour_ago + timedelta(minutes=30)):  # the second closes the window of the first
+    before = datetime.now(UTC).replace(microsecond=0, second=0) - timedelta(hours=5)
+    for at in (before, before + timedelta(hours=2)):  # the second closes the window of the first
         sealed = summary(device, at)
         partition = partition_for(device.device_id)
         produce(cloud, SUMMARY, partition, sealed.key, sealed.headers, sealed.value)

@@ -14,8 +14,7 @@ from benchmarks.judge.machine.rig_playback import SEED
 from benchmarks.learning.fleet_story import machine_story
 from edge_producer.sources.scenario import Injection
 from edge_producer.verticals.machine.rotating_machine import RotatingMachine
-from model_service.models.factory_models import LOGGED_KINDS
-from model_service.models.features import compute
+from model_service.models.features import compute, logged_features
 from schemas.profile_file import find_profile
 
 Array = NDArray[np.float64]
@@ -30,7 +29,7 @@ def compared(cache: Path, seeds: range) -> dict[str, Any]:
         seeds: Of the judge's fleets to look at.
     """
     profile = find_profile(PROFILE)
-    logged = np.array([s.kind in LOGGED_KINDS for s in profile.feature_specs()])
+    logged = logged_features(profile)
     ours = _shown(logged, machine_story(STEADY, SEED, MACHINES, WINDOWS).features[:, 5:], {
         kind: _generated(kind) for kind in ("imbalance", "bearing_wear")
     })  # fmt: skip

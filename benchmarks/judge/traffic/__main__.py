@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.figure_page import FigurePage, replace_figures
+from benchmarks.judge.judge_environment import python_of
 from benchmarks.judge.traffic.arms import ARMS, SCENARIOS, Judged, TrafficJudge, journalled
 from benchmarks.judge.traffic.incidents import incidents
 from benchmarks.judge.traffic.judged_page import (
@@ -29,7 +30,7 @@ DECIDING = ("schemas/verticals/traffic", "model_service/verticals/traffic", "edg
 JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Judge; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge.traffic", description=__doc__)
     parser.add_argument(
@@ -49,7 +50,7 @@ def main() -> int:
     parser.add_argument(
         "--write", type=Path, help="page whose figures to replace; the picture goes beside it"
     )
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     given.work.mkdir(parents=True, exist_ok=True)
     version = _version()
     judge = TrafficJudge(given.environment, given.work, version)
@@ -93,6 +94,15 @@ def _shown(page: FigurePage, given: argparse.Namespace, results: list[Judged]) -
         picture = delay_picture(results)
         (given.write.parent / "traffic-delay.svg").write_text(picture, encoding="utf-8")
     return 0
+
+
+def judge_traffic(root: Path, given: argparse.Namespace) -> None:
+    """As `make judge` calls it: makes the environment, measures what is missing, and writes the page."""
+    python_of("traffic", root)
+    recording = root.parent / "shared" / "data" / "i94_traffic"
+    arguments = ["--recording", str(recording)] if recording.is_dir() else []
+    arguments += ["--measured"] if given.measured else []
+    main([*arguments, "--write", str(root / "docs/verticals/traffic.md")] if given.write else arguments)
 
 
 def _wanted(first: int, seeds: int, names: list[str]) -> Iterator[tuple[str, str, int]]:

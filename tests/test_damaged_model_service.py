@@ -199,7 +199,7 @@ def test_each_cell_of_the_table_has_its_case():
     assert len(CELLS) == len(FILES) * len(DAMAGES)
 
 
-@pytest.mark.sliced(one_of=8)
+@pytest.mark.sliced(one_of=2)
 @pytest.mark.parametrize(("file", "damage", "promise"), CELLS, ids=[f"{f}: {d}" for f, d, _ in CELLS])
 def test_a_damaged_file_is_healed_or_named_and_the_other_parts_go_on(
     told, service, tmp_path, caplog, file, damage, promise

@@ -67,6 +67,7 @@ def ask(cloud, sql):
         return connection.execute(sql).fetchall()
 
 
+@pytest.mark.long
 def test_what_a_gateway_sends_for_its_devices_is_queryable_and_the_books_balance(cloud, tmp_path):
     cloud.start()
     process = edge(cloud, tmp_path, "site", DEVICES, gateway=GATE)

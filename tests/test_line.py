@@ -57,6 +57,7 @@ def assert_balanced(process, cloud):
     assert taken.spool.acked == taken.lake.distinct > 0
 
 
+@pytest.mark.long
 def test_what_devices_sense_is_queryable_and_the_books_balance(cloud, tmp_path):
     cloud.start()
     process = edge(cloud, tmp_path, seconds=30)

@@ -119,6 +119,7 @@ def test_a_device_elsewhere_needs_its_bundle_and_nothing_else(edgeloop, address,
     assert books["acked"] == rows_of(edgeloop, "pump-7")
 
 
+@pytest.mark.long
 def test_bundles_for_many_are_written_into_a_folder(edgeloop, tmp_path):
     done = edgeloop(
         "fleet", "invite", "fan", "--profile", "machine", "--count", "3", "-o", str(tmp_path / "f")

@@ -213,6 +213,7 @@ def test_a_bomb_in_an_artifact_is_refused_before_it_is_parsed(cloud, start):
     assert told["version"] == first.version
 
 
+@pytest.mark.sliced(one_of=3)
 @pytest.mark.parametrize("what", ATTACKS)
 def test_attacks_on_a_configuration_are_named_and_touch_neither_it_nor_the_model(cloud, start, what):
     rig, first = in_force(cloud, start)

@@ -226,6 +226,7 @@ def log_torn(field, rng):
             file.truncate(rng.randrange(0, wal.stat().st_size))
 
 
+@pytest.mark.sliced(one_of=3)
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     "damage",

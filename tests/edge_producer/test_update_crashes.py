@@ -31,6 +31,7 @@ def whole_set(settings, disk) -> str:
     return slots.bundle(slots.pointer().active).manifest.version
 
 
+@pytest.mark.long
 def test_the_power_may_go_after_any_write(service, tmp_path, resources):
     """The same update again and again, cut one write later each time; the trial's child goes on living."""
     release = service.sign(candidate(1))

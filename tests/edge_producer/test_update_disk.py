@@ -49,6 +49,7 @@ WRITES = {
 }
 
 
+@pytest.mark.sliced(one_of=4)
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("write", WRITES)
 def test_a_write_that_fails_only_holds_an_update_up(service, settings, resources, write, times):

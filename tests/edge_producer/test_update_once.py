@@ -23,7 +23,7 @@ def environment(folder, devices=("m-1",), **given) -> dict[str, str]:
     fields = {
         "STATE_DIR": str(folder / "edge"),
         "JOIN_DIR": str(folder / "join"),
-        "PROFILE": "machine",
+        "PROFILE": "machine_demo",
         "DEVICES": json.dumps(devices),
         "BOOTSTRAP_SERVERS": "127.0.0.1:9",
         "UPDATE_POLL_S": "1",
@@ -107,7 +107,7 @@ def test_a_running_process_updates_while_it_senses_and_shows_it(service, tmp_pat
         service.join(tmp_path / "join", name)
     release = service.sign(candidate(1))
     command = [sys.executable, "-m", "edge_producer", "run"]
-    given = environment(tmp_path, names, PROFILE="machine_demo", SPEED="8", SHADOW_PREVIOUS="true")
+    given = environment(tmp_path, names, SPEED="8", SHADOW_PREVIOUS="true")
     process = subprocess.Popen(command, env=given, stderr=subprocess.DEVNULL)
     status_path = edge_settings(tmp_path).status_path
 

@@ -128,6 +128,7 @@ def test_two_fields_that_may_begin_with_the_hour_or_the_minute_are_asked_for(tmp
 HALVES = ["%Y-%m-%d %I:%M:%S", "%m/%d/%Y %I:%M", "%d.%m.%Y %I.%M"]
 
 
+@pytest.mark.sliced(one_of=4)
 @pytest.mark.parametrize("form", HALVES)
 @pytest.mark.parametrize("hour", [0, 5, 13, 23])
 @pytest.mark.parametrize("newest_first", [False, True])

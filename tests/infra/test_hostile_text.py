@@ -82,6 +82,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.sliced(one_of=3)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c)[:24].replace("\x1b", ""))
 def test_no_command_shows_a_control_character(attacked, command):
     done = attacked(*command)

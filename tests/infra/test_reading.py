@@ -38,6 +38,7 @@ def check(form: Written, folder: Path, seed: int = 0, wishes: ReadingWishes | No
     assert found.record.rows == found.record.used == form.rows
 
 
+@pytest.mark.sliced(one_of=3)
 @pytest.mark.parametrize("order", ["rising", "newest first", "mixed"])
 @pytest.mark.parametrize("time", [*TIMES, *SPLIT])
 def test_every_way_to_write_a_time_is_read_in_any_order_of_rows(tmp_path, time, order):
@@ -233,6 +234,7 @@ def test_several_files_are_one_recording_and_overlapping_ones_are_several_device
     assert set(read(tmp_path, ReadingWishes(device_column="@file")).devices) == {"part0", "part1", "part2"}
 
 
+@pytest.mark.sliced(one_of=4)
 @pytest.mark.parametrize("code", ["-200", "-999", "-9999.0", "9999", "65535", "-99.9"])
 @pytest.mark.parametrize("share", [0.01, 0.04, 0.5, 0.9])
 @pytest.mark.parametrize("rows", [300, 5000])

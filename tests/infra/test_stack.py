@@ -82,6 +82,7 @@ def test_up_status_down_leaves_no_process_and_keeps_the_data(edgeloop: Edgeloop)
     assert edgeloop.json("down") == {"stopped": False}
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_worker_that_dies_is_started_again_and_none_survives_a_supervisor_that_is_killed(
     edgeloop: Edgeloop,

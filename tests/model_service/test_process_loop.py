@@ -288,6 +288,7 @@ def test_the_trainer_survives_a_damaged_record_and_trains_afterwards(tmp_path, c
     office.registry.close()
 
 
+@pytest.mark.long
 def test_the_gate_survives_a_damaged_record_and_judges_afterwards(tmp_path, caplog):
     office = GateRig(tmp_path)
     office.train(warmer())

@@ -34,9 +34,14 @@ def test_the_only_profile_of_a_family_needs_no_device():
 
 
 def test_where_nothing_tells_which_is_meant_the_profile_must_be_named():
+    fan = PUMP.model_copy(update={"name": "fan"})
     with pytest.raises(RegistryError, match="name one"):
-        profile_to_train(BOTH, (), "machine")
-    assert profile_to_train(BOTH, (), "machine", "pump") is PUMP
+        profile_to_train({"pump": PUMP, "fan": fan}, (), "machine")
+    assert profile_to_train({"pump": PUMP, "fan": fan}, (), "machine", "pump") is PUMP
+
+
+def test_where_no_device_runs_any_the_profile_of_the_familys_name_is_meant():
+    assert profile_to_train(BOTH, (), "machine") is MACHINE
 
 
 @pytest.mark.parametrize("family", ["robust", "of-my-own"])

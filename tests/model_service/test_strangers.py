@@ -43,6 +43,7 @@ def test_the_process_may_open_as_many_files_as_the_system_allows(service):
     assert f"file descriptors: at most {DESCRIPTORS} (it was {DESCRIPTORS // 4})" in service.log
 
 
+@pytest.mark.sliced(one_of=4)
 @pytest.mark.parametrize("listener", ["enrolment", "delivery"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_devices_report_and_enrol_beside_a_crowd_of_strangers(service, device, kind, listener):

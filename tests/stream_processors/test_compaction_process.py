@@ -78,6 +78,7 @@ def test_where_it_cannot_run_that_is_said_and_rows_land_all_the_same(lake_root):
     assert keys_in(lake) == list(range(LEAST_FILES + 1))
 
 
+@pytest.mark.long
 def test_a_kill_at_any_moment_leaves_a_whole_lake(lake_root):
     lake, cuts = seen_lake(lake_root)
     compaction, rng, n = CompactionProcess(lake_root, MEMORY_MB, silent_s=60), random.Random(7), 0

@@ -86,6 +86,7 @@ def test_good_rows_around_a_flood_land_and_the_flood_is_summed(cloud):
     assert set(range(largest.offsets[0][0], largest.offsets[-1][1] + 1)) <= set(offsets)
 
 
+@pytest.mark.long
 def test_batches_that_no_honest_client_sends_stop_nobody_and_hide_nothing(cloud):
     feed, topic = Feed(cloud), TELEMETRY.named(cloud.namespace)
     worker = cloud.start()

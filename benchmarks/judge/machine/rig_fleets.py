@@ -173,7 +173,7 @@ def edge_view(folder: Path, profile: Profile, predictor: OnnxPredictor) -> tuple
     scores: dict[str, list[float]] = {d: [] for d in devices}
     for given in sensed_windows(folder, profile, devices):
         window = scorers[given.device_id].begin(given)
-        row, score = scorers[given.device_id].score(predictor, window.samples)
+        row, score = scorers[given.device_id].score(predictor, window)
         features[given.device_id].append(np.asarray(row, dtype=np.float64))
         scores[given.device_id].append(score or 0.0)
     return np.array([features[d] for d in devices]), np.array([scores[d] for d in devices])

@@ -78,6 +78,7 @@ def test_a_manifest_with_an_unknown_key_or_no_number_is_refused():
         parse_manifest("{", "x")
 
 
+@pytest.mark.long
 def test_the_script_checks_what_is_shipped(capsys):
     assert main(["--check"]) == 0
     assert main(["--what"]) == 2

@@ -77,6 +77,8 @@ def test_phases_are_served_an_incident_is_alarmed_and_rows_land(cloud, tmp_path)
     assert {order["device"] for order in served} == set(DEVICES)
     assert {order["numbers"]["phase"] for order in served} == {0.0, 1.0, 2.0, 3.0}
     assert all(min(MIN_GREEN_S) <= order["numbers"]["green_s"] <= 50 for order in served)
+    at_last = {order["device"]: order["action"] for order in server.orders}
+    assert at_last == dict.fromkeys(DEVICES, PROFILE.decision.fail_safe)  # the process has ended
 
     with connect(cloud.lake.root) as con:
         table = f"telemetry_{PROFILE.name}"

@@ -140,7 +140,11 @@ def test_commands_that_read_the_registry_answer_as_they_did(asleep, key, command
     if key == "gates":
         [then] = then.values()
     assert then, "an empty answer shows nothing"
-    assert contains(asleep.json(*command), then)
+    today = asleep.json(*command)
+    if key == "models":  # a later release ships models of further families
+        families = {row["family"] for row in then}
+        today = [row for row in today if row["family"] in families]
+    assert contains(today, then)
 
 
 def test_a_device_without_network_runs_what_it_ran_and_keeps_what_waits(tmp_path):

@@ -16,6 +16,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,9 +150,13 @@ def test_the_six_steps_do_what_the_page_says(environment, cloud, plant, address,
     assert books["sensed"] > 0
     assert books["pending"] == 0
     wait_until(lambda: landed(cloud, "books"), 60, "its books in the lake")
-    [model] = [m for m in cloud.json("model", "list") if m["version"].startswith("pump-1.")]
-    assert model["state"] == "published"
+    wait_until(lambda: first_model(cloud)["state"] == "published", 60, "its first model to be published")
     assert cloud.json("sql", "SELECT count(*) AS n FROM quarantine") == [{"n": 0}]
+
+
+def first_model(cloud: Edgeloop) -> dict[str, Any]:
+    [model] = [m for m in cloud.json("model", "list") if m["version"].startswith("pump-1.")]
+    return model
 
 
 def landed(cloud: Edgeloop, table: str) -> int:

@@ -52,6 +52,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
     stack = read_stack(settings.state_dir)
     up = stack is not None and is_held(settings.state_dir)
     address = stack.bootstrap_servers if stack is not None and up else settings.broker
+    of_registry = _registry_problems(settings)  # first: whoever opens the file ends the worth of its seal
     status: dict[str, Any] = {
         "state": _state(stack, up),
         "state_dir": str(settings.state_dir),
@@ -82,7 +83,7 @@ def collect_status(settings: StackSettings) -> dict[str, Any]:
         problems.append(f"the last start failed: {stack.error}")
     if stack is not None and up:
         problems += stack.warnings
-    problems += [line for line in _registry_problems(settings) if line not in " ".join(problems)]
+    problems += [line for line in of_registry if line not in " ".join(problems)]
     if address:
         status |= _log(settings.lake_root, address, status["namespace"], problems)
     ailing = [f"{p['name']}: {p['state']}" for p in status["processes"] if p["state"] != "running"]

@@ -115,6 +115,7 @@ def test_an_order_says_everything_and_its_receipt_is_measured(link, server):
         "cause": "decision", "hold_s": 3.0,
     }  # fmt: skip
     elapsed_ms = (time.monotonic_ns() - arrived_ns) / 1e6
+    wait_until(lambda: link.status()["state"] == "connected", 10, "the link to say that it stands")
     status = link.status()
     assert (status["state"], status["receipt_ms"]["n"], status["decided_ms"]["n"]) == ("connected", 1, 1)
     assert status["decided_ms"]["p99"] == 2.0

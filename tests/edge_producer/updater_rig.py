@@ -119,7 +119,7 @@ class UpdaterRig:
             self.decisions.append(device.process(next(self.sources[name])))
 
     def drive(
-        self, until: Callable[[], object], timeout_s: float = 30.0, what: str = "", *, windows: bool = True
+        self, until: Callable[[], object], timeout_s: float = 90.0, what: str = "", *, windows: bool = True
     ) -> None:
         """Windows and steps, in turn, until the predicate holds."""
         deadline = time.monotonic() + timeout_s
@@ -132,7 +132,7 @@ class UpdaterRig:
             for agent in self.updater.agents.values():
                 agent.step()
 
-    def settle(self, version: str, timeout_s: float = 30.0) -> None:
+    def settle(self, version: str, timeout_s: float = 90.0) -> None:
         """Drive until every device runs the version, proven, and has reported it."""
         agents = self.updater.agents.values()
         self.drive(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from edge_producer.acting.action_order import ActionOrder
 from edge_producer.acting.resident_actuator import ResidentActuator
 from schemas.errors import ProfileError
+from schemas.plug_ins import load_plug_in
 
 GROUP = "edgeloop.actuators"
 
@@ -48,17 +48,16 @@ def load_actuator(name: str) -> Callable[[ActuatorRequest], Actuator]:
     Raises:
         ProfileError: None is installed, or two are, or it cannot be imported.
     """
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
-    if len(points) != 1:
-        known = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
-        raise ProfileError(
-            f"{len(points)} packages have the actuator '{name}' (actuators that are installed: {known}); "
+    opened: Callable[[ActuatorRequest], Actuator] = load_plug_in(
+        GROUP,
+        name,
+        "actuator",
+        ProfileError,
+        lambda known: (
+            f"no package has the actuator '{name}' (actuators that are installed: {known}); "
             f"install one package with the entry point '{name}' of the group {GROUP} beside edgeloop"
-        )
-    try:
-        opened: Callable[[ActuatorRequest], Actuator] = points[0].load()
-    except (Exception, SystemExit) as exc:  # the code is a user's: whatever it raises when it is imported
-        raise ProfileError(f"actuator '{name}' cannot be loaded: {type(exc).__name__}: {exc}") from exc
+        ),
+    )
     return opened
 
 

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import entry_points
 from typing import Any
 
 from schemas.errors import ProfileError
+from schemas.plug_ins import load_plug_in
 from schemas.profile import Profile
 
 GROUP = "edgeloop.decisions"
@@ -67,20 +67,17 @@ def load_decision_function(name: str, device_id: str, profile: Profile) -> Decis
     Raises:
         ProfileError: None is installed, or two are, or it cannot be imported or made.
     """
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
-    if not points:
-        known = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
-        raise ProfileError(
+    loaded = load_plug_in(
+        GROUP,
+        name,
+        "decision function",
+        ProfileError,
+        lambda known: (
             f"decision function '{name}' is not installed (there are: {known}); install the package that has "
             f"the entry point '{name}' of the group {GROUP} beside edgeloop"
-        )
-    if len(points) > 1:
-        packages = ", ".join(sorted(str(p.dist.name) if p.dist else p.value for p in points))
-        raise ProfileError(
-            f"decision function '{name}' is in several packages: {packages}; leave one installed"
-        )
+        ),
+    )
     try:
-        loaded = points[0].load()
         is_class = inspect.isclass(loaded)
         made: DecisionFunction = loaded(device_id, profile) if is_class else loaded
     except (Exception, SystemExit) as exc:  # the code is a user's: whatever it raises

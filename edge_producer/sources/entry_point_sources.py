@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from edge_producer.sources.samples import SampleSource
 from edge_producer.sources.source_access import SourceAccess
 from schemas.errors import SourceError
+from schemas.plug_ins import load_plug_in
 from schemas.profile import Profile
 
 GROUP = "edgeloop.sources"
@@ -46,16 +47,11 @@ def load_source(name: str, known: tuple[str, ...]) -> Callable[[SourceRequest], 
     Raises:
         SourceError: None is installed, or two are, or it cannot be imported.
     """
-    points = source_points()
-    found = [point for point in points if point.name == name]
-    if not found:
-        names = ", ".join([*known, *(point.name for point in points)])
-        raise SourceError(f"unknown source '{name}'; there are: {names}")
-    if len(found) > 1:
-        packages = ", ".join(sorted(str(p.dist.name) if p.dist else p.value for p in found))
-        raise SourceError(f"source '{name}' is in several packages: {packages}; leave one installed")
-    try:
-        made: Callable[[SourceRequest], SampleSource] = found[0].load()
-    except Exception as exc:  # the code is a user's: whatever it raises when it is imported
-        raise SourceError(f"source '{name}' cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    made: Callable[[SourceRequest], SampleSource] = load_plug_in(
+        GROUP, name, "source", SourceError, lambda _: f"unknown source '{name}'; there are: {_names(known)}"
+    )
     return made
+
+
+def _names(known: tuple[str, ...]) -> str:
+    return ", ".join([*known, *(point.name for point in source_points())])

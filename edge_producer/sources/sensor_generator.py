@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import entry_points
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_producer.sources.scenario import Injection
 from schemas.errors import SourceError
+from schemas.plug_ins import load_plug_in, plug_in_names
 
 GROUP = "edgeloop.generators"
 
@@ -76,7 +76,7 @@ def device_number(device_id: str) -> int:
 
 def generator_names() -> frozenset[str]:
     """Names of all generators that this program has."""
-    return frozenset(point.name for point in entry_points(group=GROUP))
+    return frozenset(plug_in_names(GROUP))
 
 
 def load_generator(name: str) -> type[SensorGenerator]:
@@ -85,17 +85,9 @@ def load_generator(name: str) -> type[SensorGenerator]:
     Raises:
         SourceError: None is installed, or two are, or it cannot be imported.
     """
-    found = [point for point in entry_points(group=GROUP) if point.name == name]
-    if not found:
-        known = ", ".join(sorted(generator_names()))
-        raise SourceError(f"unknown generator '{name}'; known: {known}")
-    if len(found) > 1:
-        packages = ", ".join(sorted(str(p.dist.name) if p.dist else p.value for p in found))
-        raise SourceError(f"generator '{name}' is in several packages: {packages}; leave one installed")
-    try:
-        loaded: type[SensorGenerator] = found[0].load()
-    except Exception as exc:  # the code is a user's: whatever it raises when it is imported
-        raise SourceError(f"generator '{name}' cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    loaded: type[SensorGenerator] = load_plug_in(
+        GROUP, name, "generator", SourceError, lambda known: f"unknown generator '{name}'; known: {known}"
+    )
     return loaded
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 from edge_producer.sources.scenario import Injection
 from schemas.errors import ProfileError
+from schemas.plug_ins import load_plug_in
 
 GROUP = "edgeloop.demos"
 
@@ -62,11 +62,13 @@ def story_of(generator: str) -> StoryTeller:
     Raises:
         ProfileError: Nothing that is installed does.
     """
-    points = {point.name: point for point in entry_points(group=GROUP)}
-    if generator not in points:
-        known = ", ".join(sorted(points))
-        raise ProfileError(
+    told: StoryTeller = load_plug_in(
+        GROUP,
+        generator,
+        "demo",
+        ProfileError,
+        lambda known: (
             f"generator '{generator}' has no demo: {GROUP} has no entry point of its name; there are: {known}"
-        )
-    told: StoryTeller = points[generator].load()
+        ),
+    )
     return told

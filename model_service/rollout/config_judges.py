@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from model_service.rollout.observed import Observed
 from model_service.rollout.rollout_record import RolloutRecord
 from schemas.errors import DatasetError, QueryError
 from schemas.manifest import SCORE_EDGES
+from schemas.plug_ins import load_plug_in
 from schemas.profile import Profile
 
 HISTORY = timedelta(days=7)
@@ -134,13 +134,16 @@ def _newest_phase(record: RolloutRecord, observed: Observed) -> tuple[int, float
 def _judge_of(name: str, profile: Profile) -> ConfigJudge:
     if not name:
         return alarms_and_windows
-    points = {point.name: point for point in entry_points(group=JUDGES)}
-    if name not in points:
-        raise DatasetError(
-            f"profile {profile.name} names '{name}' of {JUDGES}, which is not installed here: install its "
-            "package where the model service runs"
-        )
-    found: ConfigJudge = points[name].load()
+    found: ConfigJudge = load_plug_in(
+        JUDGES,
+        name,
+        f"entry point of {JUDGES}",
+        DatasetError,
+        lambda there: (
+            f"profile {profile.name} names '{name}' of {JUDGES}, which is not installed here "
+            f"(there: {there}): install its package where the model service runs"
+        ),
+    )
     return found
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import entry_points
 from typing import Any
 
 import pyarrow as pa
 
 from schemas.config_spec import ConfigSpec
 from schemas.errors import DatasetError
+from schemas.plug_ins import load_plug_in
 from schemas.profile import Profile
 
 TRAINERS, GATES = "edgeloop.configs", "edgeloop.config_gates"
@@ -110,15 +110,14 @@ def installed(group: str, name: str, what: str) -> Callable[..., Any]:
     Raises:
         DatasetError: It is not installed here, or cannot be loaded; the message says what to do.
     """
-    points = {point.name: point for point in entry_points(group=group)}
-    if name not in points:
-        there = ", ".join(sorted(points)) or "none"
-        raise DatasetError(
+    loaded: Callable[..., Any] = load_plug_in(
+        group,
+        name,
+        f"entry point of {group}",
+        DatasetError,
+        lambda there: (
             f"{what} names '{name}' of {group}, which is not installed here (there: {there}): install its "
             "package where the model service runs, or take the key out of the profile"
-        )
-    try:
-        loaded: Callable[..., Any] = points[name].load()
-    except Exception as exc:
-        raise DatasetError(f"'{name}' of {group} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+        ),
+    )
     return loaded

@@ -119,13 +119,14 @@ class ConfigScheduler:
         return self._groups[1]
 
     def _turn(self, due: ConfigDue, cut: Cut) -> None:
-        now = self._clock().replace(microsecond=0)
+        asked = self._clock()
+        now = asked.replace(microsecond=0)
         with self._registry.reading() as connection:
             mark = read_mark(connection, due.mark) or {}
             made = _of_group(connection, due)
         plan = None if mark.get("plan") is None else plan_of(mark["plan"])
         if plan is None:
-            if not _is_due(due.spec, mark, cut, now) or any(c.state in UNPUBLISHED for c in made):
+            if not _is_due(due.spec, mark, cut, asked) or any(c.state in UNPUBLISHED for c in made):
                 return
             plan = self._begin(due, mark, cut, now, made)
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from edge_producer.bundle import BUNDLES
 from infra.factory_recipe import recipes
@@ -18,10 +20,10 @@ SEED = 20260101
 GENERIC = "robust"
 
 
-def build() -> dict[str, BundleFiles]:
-    """All bundles by name."""
-    made = {name: recipe.bundle() for name, recipe in recipes().items()}
-    return {**made, GENERIC: factory_models.robust_bundle(SEED)}
+def makers() -> dict[str, Callable[[], BundleFiles]]:
+    """What makes each bundle, by name."""
+    made = {name: recipe.bundle for name, recipe in recipes().items()}
+    return {**made, GENERIC: partial(factory_models.robust_bundle, SEED)}
 
 
 def _bank(stored: fault_bank.BankFile, *, write: bool) -> list[str]:
@@ -46,7 +48,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m infra.factory [--check]\n")
         return 2
     stale = []
-    for name, bundle in build().items():
+    for name, make in makers().items():
+        bundle = make()
         if arguments:
             stale += [f"{name}/{file}" for file in bundle.differences(BUNDLES / name)]
         else:

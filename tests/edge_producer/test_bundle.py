@@ -12,7 +12,7 @@ import pytest
 from edge_producer.bundle import BUNDLES, GENERIC, GOLDEN, MANIFEST, MODEL, load_bundle, open_bundle
 from edge_producer.inference import OnnxPredictor
 from edge_producer.updates.slots import ModelSlots
-from infra.factory import build
+from infra.factory import makers
 from model_service.models.bundle_files import BundleFiles, build_bundle
 from schemas.durable import DISK
 from schemas.errors import BundleError
@@ -20,11 +20,13 @@ from schemas.profile import ModelSpec, Profile
 from schemas.profile_file import find_profile
 
 MACHINE = find_profile("machine")
+SHIPPED = [name for name in makers() if name != GENERIC]
+"""Each is fitted to days of simulated devices, which takes its time."""
 
 
 @pytest.fixture(scope="module")
-def built() -> dict[str, BundleFiles]:
-    return build()
+def robust() -> BundleFiles:
+    return makers()[GENERIC]()
 
 
 @pytest.fixture
@@ -33,9 +35,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "bundles"
 
 
-@pytest.mark.parametrize("name", ["machine", "robust"])
-def test_the_shipped_bundle_is_what_the_script_builds(name, built):
-    assert built[name].differences(BUNDLES / name) == []
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "machine" else pytest.mark.long) for name in SHIPPED]
+)
+def test_the_shipped_bundle_is_what_the_script_builds(name):
+    assert makers()[name]().differences(BUNDLES / name) == []
+
+
+def test_the_bundle_for_any_profile_is_what_the_script_builds(robust):
+    assert robust.differences(BUNDLES / GENERIC) == []
 
 
 @pytest.mark.parametrize("name", ["machine", "robust"])
@@ -45,9 +53,9 @@ def test_a_bundle_is_small_and_named_by_its_content(name):
     assert bundle.manifest.version == f"{name}-0.{bundle.manifest.content_digest()[:8]}"
 
 
-def test_what_was_written_is_what_is_read(built, tmp_path):
-    built["robust"].write(tmp_path / "robust")
-    assert open_bundle(tmp_path / "robust").manifest == built["robust"].manifest
+def test_what_was_written_is_what_is_read(robust, tmp_path):
+    robust.write(tmp_path / "robust")
+    assert open_bundle(tmp_path / "robust").manifest == robust.manifest
 
 
 @pytest.mark.parametrize("file", [MODEL, GOLDEN])
@@ -118,9 +126,8 @@ def test_a_profile_with_a_family_of_its_own_name_starts_with_the_generic_bundle(
         load_bundle(Profile.model_validate(raw | {"model": {"name": "pmup"}}))
 
 
-def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):
+def test_a_model_that_misses_its_golden_vectors_is_refused(robust, tmp_path):
     """All digests hold: only running it shows that the graph is not the one that was meant."""
-    robust = built["robust"]
     table = pa.ipc.open_file(robust.files[GOLDEN]).read_all()
     score = pa.array([0.123] * table.num_rows, pa.float32())
     sink = pa.BufferOutputStream()
@@ -135,8 +142,7 @@ def test_a_model_that_misses_its_golden_vectors_is_refused(built, tmp_path):
         OnnxPredictor(bundle, profile)
 
 
-def test_a_graph_that_is_none_is_refused(built, tmp_path):
-    robust = built["robust"]
+def test_a_graph_that_is_none_is_refused(robust, tmp_path):
     build_bundle(robust.manifest, b"not a graph", robust.files[GOLDEN]).write(tmp_path / "robust")
     profile = MACHINE.model_copy(update={"model": ModelSpec(name="robust")})
     with pytest.raises(BundleError, match="robust-0"):

@@ -20,7 +20,7 @@ from tests.faults.evidence import (
     wire_schemas,
 )
 from tests.faults.fault_kinds import Allowance
-from tests.faults.fault_rig import FaultRig
+from tests.faults.fault_rig import PROFILE, FaultRig
 
 INVARIANTS = {
     1: "A row that the broker acknowledged is in the log.",
@@ -87,9 +87,7 @@ class Checker:
     @classmethod
     def of(cls, rig: FaultRig) -> Checker:
         """A checker of this rig's log."""
-        return cls(
-            rig, LogEvidence(rig.broker, schemas=wire_schemas(telemetry_rows(find_profile("machine"))))
-        )
+        return cls(rig, LogEvidence(rig.broker, schemas=wire_schemas(telemetry_rows(find_profile(PROFILE)))))
 
     def await_flow(self, timeout_s: float = RECOVER_S) -> str:
         """Wait until every process runs and a new row of every device is queryable; says what is missing."""

@@ -191,7 +191,7 @@ class LakeEvidence:
     quarantined: set[tuple[int, int]]
 
 
-def read_lake(lake_root: Path, table: str = "telemetry_machine") -> LakeEvidence:
+def read_lake(lake_root: Path, table: str = "telemetry_machine_demo") -> LakeEvidence:
     """The lake as queries see it, each page's checksum verified."""
     wanted = [*KEY, *VALUES, "device_time", "_partition", "_offset"]
     parts, damaged = [], []

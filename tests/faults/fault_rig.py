@@ -28,6 +28,8 @@ from tests.faults.faulty_network import FaultyNetwork
 from tests.infra.cli import Edgeloop
 from tests.waiting import wait_until
 
+PROFILE = "machine_demo"
+"""With timings of seconds: a rollout ends within a run."""
 DEVICES_PER_EDGE = 5
 EDGES = ("east", "west")
 SPEED = 3.0
@@ -180,7 +182,7 @@ class FaultRig:
         return 0
 
     def _make_edge(self, name: str, front_port: int) -> EdgeProcess:
-        profile = find_profile("machine")
+        profile = find_profile(PROFILE)
         devices = tuple(f"{name}-{i}" for i in range(DEVICES_PER_EDGE))
         folder = self.folder / "edge" / name
         folder.mkdir(parents=True)
@@ -196,7 +198,7 @@ class FaultRig:
             "state_interval_s": "5",
         }
         address = f"127.0.0.1:{front_port}" if name == EDGES[0] else self.broker
-        spec = EdgeSpec(name, "machine", devices, address, site=name, options=options)
+        spec = EdgeSpec(name, PROFILE, devices, address, site=name, options=options)
         edge = EdgeProcess(spec, self.folder / "edge", self.folder / "edge")
         lake = Lake.open(self.lake_root)
         if not self.models:

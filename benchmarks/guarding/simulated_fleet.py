@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 from typing import Literal
 
 import numpy as np
 
 from model_service.rollout.observed import LabelledWindows, PairedAlarms, PairedShadow
-from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedLoss, PredictedShare
+from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedMean, PredictedShare
+from schemas.updates import SCORE_BINS
 
 Kind = Literal["unchanged", "recalibrated", "noisy", "deaf", "slow"]
 KINDS: tuple[Kind, ...] = ("unchanged", "recalibrated", "noisy", "deaf", "slow")
@@ -31,6 +33,10 @@ FAULTY_WINDOWS, RECALL, LOSS_SPREAD = 60, 0.9, 0.05
 DEAF_LOSS, NOISY_TIMES = 0.30, 3.0
 LATE = 0.10
 """Windows that the slow model scores late."""
+MEAN_SCORE, SCORE_SPREAD, RISE_SPREAD = 0.25, 0.05, 0.03
+"""Of a right model's scores: mean, its spread over devices, and the spread of its rise above the old mean."""
+DRIFTED_SCORE = 0.2
+"""By how much the old model's mean lies higher before a recalibration; its spread is half of it."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,12 @@ def predict(cell: Cell, rng: np.random.Generator) -> PredictedAlarms:
     events = {"old": both + lost, "new": both + gained, "gained": gained, "lost": lost}
     shares = {name: PredictedShare(min(1.0, n / windows), independent) for name, n in events.items()}
     losses = [_loss(0.0, rng) for _ in range(cell.devices)]
-    recall = PredictedLoss(float(np.mean(losses)), float(np.std(losses, ddof=1)), cell.devices)
-    return PredictedAlarms(**shares, recall=recall)
+    scores = np.array([_mean_scores(cell, rng) for _ in range(cell.devices)])
+    means = (losses, scores[:, 1], scores[:, 1] - scores[:, 0])
+    recall, score, rise = (
+        PredictedMean(float(np.mean(own)), float(np.std(own, ddof=1)), cell.devices) for own in means
+    )
+    return PredictedAlarms(**shares, recall=recall, score=score, rise=rise)
 
 
 class ReportingDevice:
@@ -102,6 +112,8 @@ class ReportingDevice:
         self._cell, self._rates, self._differs, self._rng = cell, rates, differs, rng
         self.windows = self.late = self.both = 0
         self._gained, self._lost = [0, 0], [0, 0]
+        self._means = _mean_scores(cell, rng)
+        self._scores = np.zeros((2, SCORE_BINS), np.int64)
 
     def trial(self, windows: int) -> PairedShadow:
         """The comparison of its trial, with known faults over its own windows."""
@@ -112,6 +124,7 @@ class ReportingDevice:
         found = self.paired(LabelledWindows(FAULTY_WINDOWS, int(hits), int(new)))
         self.windows = self.late = self.both = 0  # the watch counts anew
         self._gained, self._lost = [0, 0], [0, 0]
+        self._scores[:] = 0
         return found
 
     def compare(self, windows: int) -> None:
@@ -123,6 +136,7 @@ class ReportingDevice:
             runs, events = _runs(rate * days, self._rng)
             count[0] += runs
             count[1] += events
+        self._scores += [self._rng.multinomial(windows, _in_tenths(mean)) for mean in self._means]
         if self._cell.kind == "slow":
             self.late += int(self._rng.binomial(windows, LATE))
 
@@ -144,7 +158,10 @@ class ReportingDevice:
         alarms = PairedAlarms(old, new, gained, lost, self._gained[0], self._lost[0])
         took = (most - self.late, 0, 0, 0, 0, 0, 0, self.late)
         gain = max(-1.0, min(1.0, (new - old) / most))
-        return PairedShadow(most, gain, self.late, alarms, labelled, (most,) + (0,) * 7, took)
+        old_scores, new_scores = (tuple(counts.tolist()) for counts in self._scores)
+        return PairedShadow(
+            most, gain, self.late, alarms, labelled, (most,) + (0,) * 7, took, old_scores, new_scores
+        )
 
 
 def devices_of(cell: Cell, predicted: PredictedAlarms, rng: np.random.Generator) -> list[ReportingDevice]:
@@ -156,6 +173,21 @@ def devices_of(cell: Cell, predicted: PredictedAlarms, rng: np.random.Generator)
 def _differences(devices: int, rng: np.random.Generator) -> np.ndarray:
     shape = 1 / SPREAD**2
     return rng.gamma(shape, 1 / shape, devices)
+
+
+def _mean_scores(cell: Cell, rng: np.random.Generator) -> tuple[float, float]:
+    """Mean score of the old and of the new model on one device."""
+    new = MEAN_SCORE + SCORE_SPREAD * rng.standard_normal()
+    old = new - RISE_SPREAD * rng.standard_normal()
+    if cell.kind == "recalibrated":
+        old += DRIFTED_SCORE * (1 + 0.5 * rng.standard_normal())
+    return min(0.9, max(0.1, float(old))), min(0.9, max(0.1, float(new)))
+
+
+def _in_tenths(mean: float) -> np.ndarray:
+    """Shares of windows by score in tenths, with this mean: binomial."""
+    p, most = (mean * SCORE_BINS - 0.5) / (SCORE_BINS - 1), SCORE_BINS - 1
+    return np.array([comb(most, k) * p**k * (1 - p) ** (most - k) for k in range(SCORE_BINS)])
 
 
 def _runs(mean: float, rng: np.random.Generator) -> tuple[int, int]:

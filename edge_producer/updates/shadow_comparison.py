@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from schemas.updates import SCORE_BINS, TOOK_PARTS
 
 BOUND = 0.05
 """Largest share of windows that may lack a score that the old model has, or miss their deadline."""
+GAIN_ERROR = 0.001
+"""Probability of failing a model that alarms as much more often as the profile allows, and no more."""
 EARLY, EARLY_SHARE = 3, 0.2
 """So many bad windows, and such a share of them, fail a watch before its end."""
 
@@ -82,6 +85,7 @@ class ShadowComparison:
     Attributes:
         enter: Score at or above which a window counts as an alarm.
         hop_s: Deadline of a score.
+        max_gain: Largest rise of the share of windows with an alarm.
         seen: All windows, scored or not.
         windows: Windows that both models scored.
         lost: Windows that the old model scored and the new one did not.
@@ -99,6 +103,7 @@ class ShadowComparison:
     new: str
     enter: float
     hop_s: float
+    max_gain: float
     seen: int = 0
     windows: int = 0
     lost: int = 0
@@ -126,7 +131,7 @@ class ShadowComparison:
     @classmethod
     def start(cls, old: str, new: str, profile: Profile) -> ShadowComparison:
         """A comparison without windows. The first rule that reads the score defines an alarm."""
-        return cls(old, new, profile.decision.alarm, profile.sampling.hop_s)
+        return cls(old, new, profile.decision.alarm, profile.sampling.hop_s, profile.rollout.max_alarm_gain)
 
     def add(
         self, old: float | None, new: float | None, new_took_s: float, old_took_s: float | None = None
@@ -183,7 +188,18 @@ class ShadowComparison:
             share = bad / max(self.seen, 1)
             if (done and share > BOUND) or (early and bad >= EARLY and share > EARLY_SHARE):
                 return "fail", f"{bad} of {self.seen} windows {what} under {self.new}"
+        if done and self._alarms_too_often():
+            return "fail", (
+                f"{self.gained} of {self.windows} windows alarm under {self.new} alone, {self.lost_alarms}"
+                f" under {self.old} alone: a rise by {self.max_gain:.0%} of windows is allowed"
+            )
         return ("pass" if done else "wait"), ""
+
+    def _alarms_too_often(self) -> bool:
+        """Whether more alarms came than the old model's and the allowed rise; runs are what is counted."""
+        length = (self.gained + self.lost_alarms + 1) / (self.gained_runs + self.lost_runs + 1)
+        allowed = self.lost_runs + self.max_gain * self.windows / length
+        return self.gained_runs > allowed and poisson_tail(self.gained_runs, allowed) <= GAIN_ERROR
 
     def summary(self, *, in_force: bool) -> ShadowSummary:
         """The comparison as a report carries it.
@@ -239,6 +255,12 @@ class ShadowComparison:
             "alarms_gained": self.gained,
             "alarms_lost": self.lost_alarms,
         }
+
+
+def poisson_tail(events: int, mean: float) -> float:
+    """Probability of so many events or more, if ``mean`` are expected."""
+    below = math.fsum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(events))
+    return max(0.0, 1.0 - below) if mean > 0 else float(events == 0)
 
 
 def _counted(counts: Counts, at: int) -> Counts:

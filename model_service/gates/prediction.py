@@ -2,7 +2,7 @@
 
 Both models score the same healthy rows: on some only the candidate alarms (gained), on some only the champion
 (lost). The loss of recall is measured as devices measure it: known faults put over healthy rows of the regime
-that the devices are in.
+that the devices are in. Scores are counted in tenths, as devices count them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_service.gates.holdout import HoldoutRows, PairedScores, Score
 from model_service.gates.statistics import draws, share
+from schemas.updates import SCORE_BINS
 
 Array = NDArray[np.float64]
 Json = dict[str, object]
@@ -25,7 +26,8 @@ def prediction(paired: PairedScores) -> Json | None:
 
     ``old``, ``new``, ``gained`` and ``lost`` are shares of windows, each with a 95 % interval over devices
     and the number of independent windows that would show it as surely. ``recall`` is the mean loss over
-    devices, with its spread.
+    devices, with its spread; ``score`` and ``rise`` are the candidate's mean score, and by how much it lies
+    above the champion's.
     """
     if not paired.present.any():
         return None
@@ -34,7 +36,12 @@ def prediction(paired: PairedScores) -> Json | None:
     events = {"old": old, "new": new, "gained": new & ~old, "lost": old & ~new}
     counts = draws(paired.present)
     shares = {name: _share(at, rows, counts, paired.devices) for name, at in events.items()}
-    return {**shares, "recall": _recall(paired), "devices": int(paired.present.sum())}
+    return {
+        **shares,
+        "recall": _recall(paired),
+        **_scores(paired),
+        "devices": int(paired.present.sum()),
+    }
 
 
 def _alarms(score: Score, rows: HoldoutRows, paired: PairedScores) -> NDArray[np.bool_]:
@@ -67,6 +74,29 @@ def _recall(paired: PairedScores) -> Json | None:
     if not losses:
         return None
     table = np.array(losses)
-    own = np.nanmean(table[:, ~np.isnan(table).all(axis=0)], axis=0)
+    return _over_devices(np.nanmean(table[:, ~np.isnan(table).all(axis=0)], axis=0))
+
+
+def _scores(paired: PairedScores) -> Json:
+    """Mean score of the candidate, and its rise above the champion's, on healthy rows that both score."""
+    rows = paired.holdout.healthy
+    new, old = (np.asarray(score(rows.features), np.float64) for score in (paired.candidate, paired.champion))
+    both = np.isfinite(new) & np.isfinite(old)
+    if not both.any():
+        return {"score": None, "rise": None}
+    rows = HoldoutRows(rows.features[both], rows.weights[both], rows.device[both])
+    new, old = (
+        (np.clip(np.floor(s[both] * SCORE_BINS), 0, SCORE_BINS - 1) + 0.5) / SCORE_BINS for s in (new, old)
+    )
+    found = {}
+    for name, values in (("score", new), ("rise", new - old)):
+        part = share(values, rows, paired.devices)
+        seen = part.mass > 0
+        found[name] = _over_devices(part.sums[seen] / part.mass[seen])
+    return found
+
+
+def _over_devices(own: Array) -> Json:
+    """Mean and spread of one number a device, shape (devices,)."""
     spread = float(np.std(own, ddof=1)) if len(own) > 1 else 0.0
     return {"value": float(own.mean()), "spread": spread, "devices": len(own)}

@@ -1,7 +1,7 @@
 """Judges a new model in both directions on windows that it shares with the old one. Pure.
 
-Four measures: alarms gained, alarms lost, recall on windows that are known to be faulty, and late scores.
-Each is held against what the gate predicted of a right model (`predicted_alarms`).
+Five measures: alarms gained, alarms lost, recall on windows that are known to be faulty, scores raised, and
+late scores. Each is held against what the gate predicted of a right model (`predicted_alarms`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model_service.rollout.paired_statistics import (
     evidence_of_excess,
     run_length,
 )
-from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedLoss
+from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedMean
 
 ALPHA = 0.0015
 """Error probability of each measure for aborting a model that does what was predicted."""
@@ -32,6 +32,8 @@ DEAF = 0.30
 """Loss of recall beyond the predicted one that must be ruled out before a model goes on."""
 LOSS_SLACK = 0.05
 """Loss of recall beyond the predicted one that is never held against a model."""
+RISE_SLACK = 0.1
+"""Rise of the mean score beyond the predicted one that is never held against a model: a tenth, as counted."""
 LATE_SHARE = 0.05
 """Share of windows that may be scored too late, besides those that the old model scores too late."""
 LATE_RUN = 3.0
@@ -39,7 +41,8 @@ LATE_RUN = 3.0
 UNKNOWN_SPREAD, UNKNOWN_FREEDOM, LEAST_SPREAD = 0.15, 4, 0.03
 """Spread of a loss of recall over devices where the gate measured none, and how much that weighs."""
 
-GAINED, LOST, RECALL, LATE = "alarms gained", "alarms lost", "recall lost", "late scores"
+GAINED, LOST, RECALL = "alarms gained", "alarms lost", "recall lost"
+RAISED, LATE = "scores raised", "late scores"
 MeasureAnswer = Literal["harmful", "open", "shown", "within", "not_compared"]
 
 
@@ -100,6 +103,8 @@ class Measure:
             f" predicted {self.expected:.0%}",
             RECALL: f"the new model detects {self.value:+.1%} fewer of the known faults"
             f" [{low:+.1%}, {high:+.1%}], predicted {self.expected:+.1%}; {DEAF:.0%} must be ruled out",
+            RAISED: f"the mean score rises by {self.value:+.2f} [{low:+.2f}, {high:+.2f}],"
+            f" predicted {self.expected:+.2f}",
             LATE: f"{self.value:.1%} of windows are scored late [{low:.1%}, {high:.1%}],"
             f" allowed {self.limit:.1%}",
         }
@@ -131,6 +136,7 @@ def measures(pairs: Pairs, labelled: Pairs, predicted: PredictedAlarms | None) -
         alarms_gained(list(pairs.values()), predicted),
         alarms_lost(list(pairs.values()), predicted),
         recall_lost(list(labelled.values()), recall),
+        scores_raised(list(pairs.values()), predicted),
         late_scores(list(pairs.values())),
     ]
 
@@ -190,7 +196,7 @@ def alarms_lost(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None
     return Measure(LOST, answer, counts.devices, value, expected, most, p, runs=counts.runs, scale=scale)
 
 
-def recall_lost(pairs: Sequence[PairedShadow], predicted: PredictedLoss | None) -> Measure:
+def recall_lost(pairs: Sequence[PairedShadow], predicted: PredictedMean | None) -> Measure:
     """Whether fewer windows that are known to be faulty are detected than predicted."""
     losses = [(p.labelled.old - p.labelled.new) / p.labelled.windows for p in pairs if p.labelled is not None]
     if not losses:
@@ -218,6 +224,45 @@ def recall_lost(pairs: Sequence[PairedShadow], predicted: PredictedLoss | None) 
     )
 
 
+def scores_raised(pairs: Sequence[PairedShadow], predicted: PredictedAlarms | None) -> Measure:
+    """Whether the new model scores higher than predicted, by itself and beside the old one.
+
+    Both must be shown: where devices are in another condition than the gate's were, the first alone rises or
+    the second alone. Lower scores than predicted are no harm by themselves; faults and alarms that a model no
+    longer sees are other measures.
+    """
+    known = [(_mean_score(p.old_scores), _mean_score(p.new_scores)) for p in pairs]
+    means = [(old, new) for old, new in known if old is not None and new is not None]
+    if predicted is None or predicted.score is None or predicted.rise is None or not means:
+        return _missing(RAISED, predicted, "the gate or the devices count no scores")
+    rises, news = [new - old for old, new in means], [new for _, new in means]
+    p = max(_p_raised(rises, predicted.rise), _p_raised(news, predicted.score))
+    found = MeanLoss.of(rises, max(predicted.rise.spread, LEAST_SPREAD), max(predicted.rise.devices - 1, 1))
+    return Measure(
+        RAISED,
+        "harmful" if p <= ALPHA else "within",
+        len(means),
+        found.mean,
+        predicted.rise.value,
+        predicted.rise.value + RISE_SLACK,
+        p,
+        margin=found.margin(0.025),
+    )
+
+
+def _p_raised(values: Sequence[float], predicted: PredictedMean) -> float:
+    """Always-valid p-value of a mean that is no higher than predicted, without the device that is highest."""
+    tested = sorted(values)[:-1] or list(values)
+    spread, freedom = max(predicted.spread, LEAST_SPREAD), max(predicted.devices - 1, 1)
+    return MeanLoss.of(tested, spread, freedom).p_above(predicted.value + RISE_SLACK, predicted.devices)
+
+
+def _mean_score(counts: Sequence[int]) -> float | None:
+    """Mean of scores counted in tenths; None: none was counted."""
+    windows = sum(counts)
+    return sum(n * (i + 0.5) for i, n in enumerate(counts)) / len(counts) / windows if windows else None
+
+
 def late_scores(pairs: Sequence[PairedShadow]) -> Measure:
     """Whether more windows are scored after their hop than under the old model, and more than allowed."""
     known = [p for p in pairs if p.new_took]
@@ -238,8 +283,10 @@ def late_old(pair: PairedShadow) -> int:
     return pair.old_took[-1] if pair.old_took else 0
 
 
-def _missing(name: str, predicted: PredictedAlarms | None) -> Measure:
-    why = "the gate predicted nothing" if predicted is None else "no device counts them"
+def _missing(
+    name: str, predicted: PredictedAlarms | None, uncounted: str = "no device counts them"
+) -> Measure:
+    why = "the gate predicted nothing" if predicted is None else uncounted
     return Measure(name, "not_compared", why=why)
 
 

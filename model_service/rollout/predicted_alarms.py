@@ -45,11 +45,10 @@ class PredictedShare:
 
 
 @dataclass(frozen=True)
-class PredictedLoss:
-    """By how much the new model detects fewer known faults than the old one.
+class PredictedMean:
+    """The mean over devices of one number of each, in [-1, 1].
 
     Attributes:
-        value: Mean over devices, in [-1, 1]; below 0: it detects more.
         spread: Standard deviation over devices.
         devices: Number of devices.
     """
@@ -66,14 +65,18 @@ class PredictedAlarms:
     Attributes:
         old, new: Share of windows on which each model alarms.
         gained, lost: Share on which only the new, and only the old one does.
-        recall: Loss of recall on known faults; None: there were none.
+        recall: Loss of recall on known faults, below 0 where more are detected; None: there were none.
+        score, rise: Mean score of the new model, and by how much it lies above the old one's; None: an
+            earlier release judged the model.
     """
 
     old: PredictedShare
     new: PredictedShare
     gained: PredictedShare
     lost: PredictedShare
-    recall: PredictedLoss | None = None
+    recall: PredictedMean | None = None
+    score: PredictedMean | None = None
+    rise: PredictedMean | None = None
 
 
 def predicted_alarms(connection: Connection, version: str) -> PredictedAlarms | None:
@@ -90,7 +93,8 @@ def read_prediction(stored: Mapping[str, Any] | None) -> PredictedAlarms | None:
         return None
     try:
         old, new, gained, lost = (_share(stored[name]) for name in ("old", "new", "gained", "lost"))
-        return PredictedAlarms(old, new, gained, lost, _loss(stored.get("recall")))
+        means = (_mean(stored.get(name)) for name in ("recall", "score", "rise"))
+        return PredictedAlarms(old, new, gained, lost, *means)
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -102,7 +106,7 @@ def _share(stored: Mapping[str, Any]) -> PredictedShare:
     return PredictedShare(value, windows)
 
 
-def _loss(stored: Mapping[str, Any] | None) -> PredictedLoss | None:
+def _mean(stored: Mapping[str, Any] | None) -> PredictedMean | None:
     if stored is None:
         return None
-    return PredictedLoss(float(stored["value"]), float(stored["spread"]), int(stored["devices"]))
+    return PredictedMean(float(stored["value"]), float(stored["spread"]), int(stored["devices"]))

@@ -1,10 +1,11 @@
 """Two models on the same windows: what only one of them sees is counted, and the guard reads it right."""
 
 import pytest
+from scipy import stats
 
 from edge_producer.model_switch import ScoredWindow
 from edge_producer.updates.report_content import shadow_message
-from edge_producer.updates.shadow_comparison import ShadowComparison
+from edge_producer.updates.shadow_comparison import ShadowComparison, poisson_tail
 from edge_producer.updates.soak_watch import SoakWatch
 from edge_producer.updates.update_once import synthetic_windows
 from model_service.rollout.observed import LabelledWindows, PairedAlarms
@@ -101,6 +102,33 @@ def soaking(longest_soak_s):
 
 def outcome(score=CALM):
     return ScoredWindow(NEW, score, 0.0, CALM, 0.0)
+
+
+def alternating(gained, lost, windows=600):
+    """Windows on which only the new model alarms, then such ones of the old model, a calm one after each."""
+    told = [(CALM, ALARM), (CALM, CALM)] * gained + [(ALARM, CALM), (CALM, CALM)] * lost
+    return comparison(*told, *[(CALM, CALM)] * (windows - len(told)))
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "state"),
+    [(12, 0, "pass"), (60, 0, "fail"), (60, 50, "pass"), (0, 200, "pass"), (20, 0, "pass"), (2, 0, "pass")],
+)
+def test_a_trial_fails_a_model_that_surely_alarms_more_often_than_the_profile_allows(gained, lost, state):
+    """Of 600 windows 12 are allowed; alarms that the old model alone raised make up for others."""
+    found, reason = alternating(gained, lost).judge(600, early=False)
+    assert found == state
+    assert ("alarm under machine-2" in reason) == (state == "fail")
+
+
+def test_one_long_alarm_is_one_event():
+    lasting = comparison(*[(CALM, ALARM)] * 60, *[(CALM, CALM)] * 540)
+    assert lasting.judge(600, early=False) == ("pass", "")
+
+
+@pytest.mark.parametrize(("events", "mean"), [(1, 0.3), (3, 3.0), (40, 12.5), (12, 40.0), (0, 1.0)])
+def test_the_tail_of_a_count_is_that_of_poisson(events, mean):
+    assert poisson_tail(events, mean) == pytest.approx(stats.poisson.sf(events - 1, mean), abs=1e-12)
 
 
 def test_a_soak_reports_whenever_its_windows_have_grown_and_counts_on_from_the_watch():

@@ -16,6 +16,7 @@ from model_service.rollout.paired_judge import (
     late_scores,
     measures,
     recall_lost,
+    scores_raised,
 )
 from model_service.rollout.paired_statistics import (
     DEVICE_SPREAD,
@@ -26,7 +27,7 @@ from model_service.rollout.paired_statistics import (
 )
 from model_service.rollout.predicted_alarms import (
     PredictedAlarms,
-    PredictedLoss,
+    PredictedMean,
     PredictedShare,
     read_prediction,
 )
@@ -34,7 +35,7 @@ from model_service.rollout.predicted_alarms import (
 DAY = 86400
 PREDICTED = PredictedAlarms(
     old=PredictedShare(1e-4, 5e6), new=PredictedShare(1e-4, 5e6), gained=PredictedShare(3e-5, 5e6),
-    lost=PredictedShare(3e-5, 5e6), recall=PredictedLoss(0.02, 0.05, 20),
+    lost=PredictedShare(3e-5, 5e6), recall=PredictedMean(0.02, 0.05, 20),
 )  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def test_without_a_prediction_four_devices_do_not_condemn_but_do_not_pass_a_deaf
 def test_a_predicted_loss_of_recall_is_not_held_against_a_model():
     less = [known(45, 33), known(45, 34), known(45, 32), known(45, 33)]
     assert recall_lost(less, PREDICTED.recall).answer == "harmful"
-    assert recall_lost(less, PredictedLoss(0.22, 0.05, 20)).answer == "shown"
+    assert recall_lost(less, PredictedMean(0.22, 0.05, 20)).answer == "shown"
 
 
 def test_a_deaf_model_passes_no_more_often_than_promised():
@@ -184,6 +185,54 @@ def test_a_known_spread_weighs_by_its_freedom():
     found = MeanLoss.of([0.0, 0.2], 0.1, 9)
     assert (found.mean, found.freedom) == (0.1, 10)
     assert found.spread == pytest.approx(np.sqrt((9 * 0.01 + 0.02) / 10))
+
+
+# Scores
+
+
+def scored(old, new, windows=1000):
+    """A device's comparison in which all scores of a model lie in one tenth."""
+    counts = [tuple(windows * (i == tenth) for i in range(10)) for tenth in (old, new)]
+    return pair(old_scores=counts[0], new_scores=counts[1])
+
+
+SCORES = replace(PREDICTED, score=PredictedMean(0.25, 0.05, 20), rise=PredictedMean(-0.2, 0.1, 20))
+"""A recalibration: the new model scores 0.25, a fifth below the old one."""
+
+
+def test_scores_far_above_those_predicted_are_harmful_if_two_devices_show_it():
+    found = scores_raised([scored(4, 8)] * 4, SCORES)
+    assert (found.answer, found.value) == ("harmful", pytest.approx(0.4))
+    assert "predicted -0.20" in found.text
+    assert scores_raised([scored(4, 9), *[scored(4, 2)] * 3], SCORES).answer == "within", (
+        "it may be that device"
+    )
+
+
+def test_scores_that_rise_on_devices_whose_old_model_rises_too_are_no_harm():
+    """They are in another condition than the gate's devices, or less drifted; the model is not worse."""
+    assert scores_raised([scored(9, 7)] * 8, SCORES).answer == "within"
+    assert scores_raised([scored(2, 2)] * 8, SCORES).answer == "within"
+
+
+def test_lower_scores_than_predicted_are_no_harm_by_themselves():
+    assert scores_raised([scored(9, 0)] * 20, SCORES).answer == "within"
+
+
+def test_a_model_that_scores_as_predicted_is_seldom_held_for_one_that_raises_scores():
+    rng, found = np.random.default_rng(8), 0
+    for _ in range(400):
+        devices = []
+        for _ in range(8):  # a look after each device, with the largest rise that is allowed
+            old, new = (np.clip(rng.normal(mean, 0.05), 0, 0.99) for mean in (0.45, 0.35))
+            devices.append(scored(int(old * 10), int(new * 10)))
+            found += scores_raised(devices, SCORES).answer == "harmful"
+    assert found == 0
+
+
+def test_without_counts_or_prediction_of_scores_they_are_not_compared():
+    assert scores_raised([pair()], SCORES).answer == "not_compared"
+    assert scores_raised([scored(4, 9)], PREDICTED).answer == "not_compared"
 
 
 # Lateness, and what cannot be compared

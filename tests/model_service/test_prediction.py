@@ -50,3 +50,10 @@ def test_recall_is_lost_where_the_candidate_does_not_see_the_fault():
 
 def test_without_a_healthy_row_nothing_is_predicted():
     assert predicted(rows(np.zeros((0, 2)), np.zeros(0, int))) is None
+
+
+def test_scores_are_predicted_in_tenths_with_the_device_as_unit():
+    found = predicted(rows([[1, 0.33], [0.52, 0.38], [0, 0]] * 5, np.repeat(range(5), 3), [1, 1, 2] * 5))
+    assert found["score"] == {"value": pytest.approx((0.35 * 2 + 0.05 * 2) / 4), "spread": 0.0, "devices": 5}
+    assert found["rise"]["value"] == pytest.approx((0.35 * 2 - 0.95 - 0.55) / 4)
+    assert read_prediction(found).rise.devices == 5

@@ -17,7 +17,7 @@ from model_service.rollout.observed import (
     SentDocument,
 )
 from model_service.rollout.phase_judge import judge
-from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedLoss, PredictedShare
+from model_service.rollout.predicted_alarms import PredictedAlarms, PredictedMean, PredictedShare
 from model_service.rollout.rollout_record import RolloutRecord
 from schemas.channel_documents import CANARY
 from schemas.cohorts import EVERYBODY, SaltedShare
@@ -28,7 +28,7 @@ OUT, DAY = 1000.0, 86400
 SETTINGS = RolloutPolicy(soak_s=600.0, longest_soak_s=7 * DAY, min_devices=2)
 PREDICTED = PredictedAlarms(
     old=PredictedShare(1e-4, 5e6), new=PredictedShare(1e-4, 5e6), gained=PredictedShare(3e-5, 5e6),
-    lost=PredictedShare(3e-5, 5e6), recall=PredictedLoss(0.0, 0.05, 20),
+    lost=PredictedShare(3e-5, 5e6), recall=PredictedMean(0.0, 0.05, 20),
 )  # fmt: skip
 SOAKED = OUT + SETTINGS.soak_s
 

@@ -21,7 +21,15 @@ JUDGES = (
     "schemas/learning_policy.py",
     "benchmarks/guarding",
 )
-NOT_JUDGES = ("__main__.py", "page.py", "cell_result.py", "rollout_summary.py")
+NOT_JUDGES = (
+    "__main__.py",
+    "page.py",
+    "cell_result.py",
+    "rollout_summary.py",
+    "config_evidence.py",
+    "config_judges.py",
+    "config_rollouts.py",
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``edgeloop-edge run | update --once | relearn | status | check``: wires settings, models and runner."""
+"""``edgeloop-edge run | update | relearn | consent | status | check``: wires settings, models and runner."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_producer.bundle import load_bundle
-from edge_producer.command_line import parse_arguments
+from edge_producer.command_line import EdgeCommand, parse_arguments
+from edge_producer.consent_command import change_consent
 from edge_producer.device_identity import DeviceKeys
 from edge_producer.edge_check import print_check
 from edge_producer.edge_status import print_edge_status
@@ -42,6 +43,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_MISUSE, EXIT_BLOCKED = 0, 1, 2, 3
 """``EXIT_BLOCKED``: the spool holds messages that the broker does not take as they are."""
 UNNEEDED = {"profile": "none", "devices": ["none"]}
 """Settings that only sensing needs."""
+UNNEEDED_BY: dict[str, dict[str, Any]] = {"status": UNNEEDED, "consent": {"profile": "none"}}
 SWITCH_INTERVAL_S = 0.0001
 """How long the writer's thread may keep the interpreter while a window is due (CPython: 5 ms)."""
 SETTLED_S = 30.0
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run until the source ends or a signal comes, or update once; what could not be sent stays spooled."""
     try:
         command = parse_arguments(sys.argv[1:] if argv is None else argv)
-        unneeded = UNNEEDED if command.name == "status" else {}
+        unneeded = UNNEEDED_BY.get(command.name, {})
         usual = usual_settings(command.join, command.given)
         settings = load_settings(command.given, {**unneeded, **usual})
     except ValueError as exc:
@@ -72,12 +74,18 @@ def main(argv: list[str] | None = None) -> int:
     _stop_on_signals(stop)
     try:
         _guard(settings)
-        if command.name == "relearn":
-            return _relearn(command.devices, settings)
-        return _run(settings, stop) if command.name == "run" else _update(settings)
+        return _carried_out(command, settings, stop)
     except PipelineError as exc:
         log.error("%s: %s", type(exc).__name__, exc)  # noqa: TRY400  (the message says what to do)
         return EXIT_FAILED
+
+
+def _carried_out(command: EdgeCommand, settings: EdgeSettings, stop: threading.Event) -> int:
+    if command.name == "relearn":
+        return _relearn(command.devices, settings)
+    if command.name == "consent":
+        return change_consent(settings, command.action, command.devices, as_json=command.as_json)
+    return _run(settings, stop) if command.name == "run" else _update(settings)
 
 
 def _guard(settings: EdgeSettings) -> None:

@@ -24,11 +24,12 @@ class EdgeCommand:
     """What was asked for.
 
     Attributes:
-        name: ``run``, ``update``, ``relearn``, ``status`` or ``check``.
+        name: ``run``, ``update``, ``relearn``, ``status``, ``check`` or ``consent``.
         given: Settings by flag and file, with where each comes from.
-        devices: Devices of `relearn`.
+        devices: Devices of `relearn` and `consent`.
         as_json: Print the status as it is.
         join: Join bundle that was brought; None: none was named.
+        action: Of `consent`: ``on``, ``off`` or ``show``.
     """
 
     name: str
@@ -36,6 +37,7 @@ class EdgeCommand:
     devices: tuple[str, ...] = ()
     as_json: bool = False
     join: Path | None = None
+    action: str = ""
 
 
 def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> EdgeCommand:
@@ -55,7 +57,8 @@ def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = Non
     given |= {name: (value, _flag(name)) for name, value in flags.items() if value is not None}
     join = None if asked.join is None else Path(asked.join)
     relearned, as_json = tuple(getattr(asked, "relearned", ())), getattr(asked, "json", False)
-    return EdgeCommand(asked.command, given, relearned, as_json, join)
+    devices = tuple(getattr(asked, "consenting", relearned))
+    return EdgeCommand(asked.command, given, devices, as_json, join, getattr(asked, "action", ""))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +93,17 @@ def _parser() -> argparse.ArgumentParser:
         "status", parents=[shared], allow_abbrev=False, help="what the device knows of itself, offline too"
     )
     status.add_argument("--json", action="store_true", help="as JSON")
+    consent = commands.add_parser(
+        "consent",
+        parents=[shared],
+        allow_abbrev=False,
+        help="whether raw samples may leave by an approver's permit: off until it is switched on here",
+    )
+    consent.add_argument("action", choices=("on", "off", "show"))
+    consent.add_argument(
+        "consenting", nargs="*", metavar="DEVICE", help="all of the process where none is named"
+    )
+    consent.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser(
         "check", parents=[shared], allow_abbrev=False, help="look whether service and broker can be reached"
     )

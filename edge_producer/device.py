@@ -131,6 +131,11 @@ class Device:
         self._dirty = True
 
     @property
+    def boot_id(self) -> int:
+        """Boot that the newest window belongs to."""
+        return self._boot_id
+
+    @property
     def absurd_shares(self) -> Mapping[str, float]:
         """Channels that lose more than the stated share of their samples to ``absurd``, with the share."""
         return self._scorer.absurd_shares

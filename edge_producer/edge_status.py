@@ -59,9 +59,33 @@ def status_lines(status: Mapping[str, Any], now: datetime) -> Iterator[str]:
         yield f"model of {device}: {models['version']} {said}"
     yield from _profile_lines(status)
     yield from _config_lines(status)
+    yield from excerpt_lines(status)
     yield from acting_lines(status)
     if status["waits_because"]:
         yield f"  waits: {status['waits_because']}"
+
+
+def excerpt_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """Consent, what is held and what became of permits; no line where a device has no excerpts."""
+    for device, models in status.get("models", {}).items():
+        told = models.get("excerpts")
+        if not told:
+            continue
+        ended = ", ".join(f"{n} {name}" for name, n in told["permits"].items() if n) or "none ended yet"
+        yield (
+            f"excerpts of {device}: consent {'on' if told['consent'] else 'off'} "
+            f"(changed {told['changes']} times), {told['held_s']:g} s held in memory, permits: {ended}"
+        )
+        for permit, until in sorted(told["waiting"].items()):
+            yield f"  permit {permit} waits until {until}"
+        if told["last"] and told["last"].get("refusal"):
+            yield f"  permit {told['last']['permit']} refused: {told['last']['detail']}"
+        for problem in filter(None, (told["problem"], told["error"])):
+            yield f"  {problem}"
+    counters = status.get("counters", {})
+    sent, gone = (counters.get(f"excerpt_messages_{what}", 0) for what in ("sent", "withdrawn"))
+    if sent or gone:
+        yield f"messages with raw samples: {sent} received by the cloud, {gone} withdrawn"
 
 
 def _config_lines(status: Mapping[str, Any]) -> Iterator[str]:

@@ -110,7 +110,7 @@ class Runner:
         self._profiles = ProfileSwitch(RunningProfile(profile)) if updater is None else updater.profiles
         self._profile = self._profiles.process.profile
         self._source = source
-        self._updater = updater
+        self._updater, self._desk = updater, None if updater is None else updater.desk
         self._clock = clock or SteadyClock()
         make_state_dir(settings)
         self._fail_safe = parts.fail_safe or make_fail_safe(settings, self._profile)
@@ -205,7 +205,7 @@ class Runner:
         def make(spool: Spool) -> OpenSpool:
             limit, profile = sender.limits.limit, self._profile  # of now: it may be another version
             sealer = Sealer(spool, self._keys.signers, profile, limit, settings.gateway)
-            outbox = Outbox(spool, sealer, sender, settings, self._may_send)
+            outbox = Outbox(spool, sealer, sender, settings, self._may_send, self._desk)
             eviction = Eviction(spool, profile, settings.spool_max_bytes)
             return OpenSpool(spool, outbox, SpoolHousekeeping(spool, self._keeper.room, eviction))
 
@@ -342,6 +342,8 @@ class Runner:
             self._writer.submit([device.take_update()])
         elif not flat_out:
             self._hand_over.sensed(window.device_id, time.monotonic())
+        if self._desk is not None:
+            self._desk.add(window, device.boot_id)
 
     def _over(self, item: Window | SourcePause | SourceWait) -> bool:
         limit = self._settings.duration_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import orjson
 from feature_store.data_file import COMPACTED, origin
 from feature_store.delta import Snapshot
 from schemas.errors import DamagedLakeError
+from schemas.excerpt_table import holds_excerpts
 from schemas.self_digest import checked, with_digest
 from schemas.view_specs import sql_type
 
@@ -125,6 +126,11 @@ class Cut:
             return cls(raw["id"], datetime.fromisoformat(raw["created"]), raw["marks"], tables, jobs)
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise DamagedLakeError(f"{what} is damaged: it is no cut ({exc!r})") from exc
+
+
+def without_excerpts(cut: Cut) -> Cut:
+    """The cut without tables of raw samples: only their readers see these, and no cut or pin keeps them."""
+    return replace(cut, tables={n: t for n, t in cut.tables.items() if not holds_excerpts(n)})
 
 
 def paths(root: Path, cut: Cut) -> Iterable[Path]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from feature_store.cut import Cut, paths
+from feature_store.cut import Cut, paths, without_excerpts
 from feature_store.cut_store import CutStore
 from feature_store.sound_cut import SoundCut, sound_cut
 
@@ -19,7 +19,7 @@ def stated_counts(root: Path, cut: Cut, cuts: CutStore) -> tuple[dict[str, int],
 
     None: DuckDB has to count, for a cut of release 0.2.0 states no rows, or a file does not look like one.
     """
-    sound = sound_cut(root, cut, cuts.keeps)
+    sound = sound_cut(root, without_excerpts(cut), cuts.keeps)
     counts: dict[str, int] = {}
     for name, table in sound.cut.tables.items():
         known = [rows for _, _, rows in table.sized() if rows is not None]

@@ -30,6 +30,7 @@ from feature_store.cut import (
     merge,
     merge_jobs,
     paths,
+    without_excerpts,
 )
 from feature_store.decided_files import landed_marks
 from feature_store.lake import Lake
@@ -194,7 +195,7 @@ class CutStore:
             raise QueryError(f"'{name}' cannot name a pin: no digits alone, no '/', no '.' at the start")
         with self.housekeeping():
             cut = self.resolve(ref)
-            gone = next((p for p in paths(self._lake.root, cut) if not p.exists()), None)
+            gone = next((p for p in paths(self._lake.root, without_excerpts(cut)) if not p.exists()), None)
             if gone is not None:
                 raise QueryError(f"cut {cut.id} cannot be pinned: {gone.name} is gone")
             path = self._pins / f"{name}.json"

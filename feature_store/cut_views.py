@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store import duck
-from feature_store.cut import Cut
+from feature_store.cut import Cut, without_excerpts
 from feature_store.cut_store import CutStore
 from feature_store.sound_cut import SoundCut, sound_cut
 from feature_store.view_comments import comment_statements, how_to_open, macro_statements
@@ -28,11 +28,13 @@ class ViewForm:
         database: A new file for them; None: in memory.
         relative: Files are named relative to the lake's folder, so that the lake can be moved or mounted.
         comments: Views and columns are described; this takes as long as everything else.
+        excerpts: Tables of raw samples are shown too; the caller must be able to read their folders.
     """
 
     database: Path | None = None
     relative: bool = False
     comments: bool = False
+    excerpts: bool = False
 
 
 def open_views(
@@ -57,6 +59,8 @@ def open_views(
     Raises:
         UnreadableDataError: DuckDB cannot read a file that is as it was written.
     """
+    if not form.excerpts:
+        cut = without_excerpts(cut)
     sound = sound_cut(root, cut, cuts.keeps, verify=verify)
 
     def build(shown: SoundCut) -> duck.Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from feature_store.cut import without_excerpts
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamagedFile, DamageList
 from feature_store.data_file import content_problem
@@ -93,7 +94,7 @@ def _named(lake: Lake, cuts: CutStore) -> dict[str, _NamedFile]:
     found = {
         f"{table}/{path}": _NamedFile(table, path, size, rows)
         for cut in cuts.kept()
-        for table, files in cut.tables.items()
+        for table, files in without_excerpts(cut).tables.items()
         for path, size, rows in files.sized()
     }
     for table in lake.tables():

@@ -7,6 +7,7 @@ exactly those files, once, no matter how often and by which process it is called
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from feature_store.delta_base import REMEDY
 from feature_store.delta_entry import LogFile
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, LakeConflictError, OperatorError
+from schemas.excerpt_table import holds_excerpts
+from schemas.folder_access import close_new_folder
 from schemas.tables import FIXED_TABLES, PARTITION_COLUMN, TableSpec
 
 log = logging.getLogger(__name__)
@@ -106,6 +109,9 @@ class Lake:
         """
         with self._lock:
             log = self._logs.get(spec.name)
+            if holds_excerpts(spec.name) and not (folder := self.root / spec.name).exists():
+                folder.mkdir(parents=True)
+                close_new_folder(folder)
             if log is None:
                 pruning = [f.name for f in spec.schema if f.name in parquet.PRUNING]
                 log = self._logs[spec.name] = DeltaLog.create(
@@ -128,7 +134,10 @@ class Lake:
     def tables(self) -> list[str]:
         """Names of the tables, sorted."""
         return sorted(
-            p.name for p in self.root.iterdir() if p.name[0] not in "_." and (p / "_delta_log").is_dir()
+            p.name
+            for p in self.root.iterdir()
+            # False, and no error, where this user may not look into a folder of excerpts.
+            if p.name[0] not in "_." and os.path.isdir(p / "_delta_log")  # noqa: PTH112
         )
 
     def stage(self, table: str, rows: pa.Table, task: str, n: int) -> list[StagedFile]:

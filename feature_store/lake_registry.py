@@ -22,6 +22,7 @@ from feature_store.device_registry import (
 from feature_store.lake import Lake
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, UnknownSchemaError
+from schemas.excerpt_table import excerpts_table
 from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.row_schemas import (
@@ -103,6 +104,8 @@ class ProfileRegistry:
             OperatorError: Its telemetry table has a column of another type.
         """
         self._lake.ensure_table(telemetry_table(profile))
+        if profile.excerpts is not None:
+            self._lake.ensure_table(excerpts_table(profile))
         payload = profile.model_dump_json().encode()
         while True:
             newest = self._newest(profile.name)

@@ -1,7 +1,7 @@
 """Deletes files of the lake that no query can read any more.
 
 These are files that no cut on record, no pin and no unfinished commit names, that no user job has yet to
-read, and none younger than an hour.
+read, and none younger than an hour. Excerpts that have left their table go whatever names them still.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from feature_store.commit_feed import unread_files
 from feature_store.commit_log import CommitLog
-from feature_store.cut import paths
+from feature_store.cut import paths, without_excerpts
 from feature_store.cut_store import CutStore
 from feature_store.damage_list import DamageList, by_table
 from feature_store.data_file import COMPACTED, origin
 from feature_store.lake import Lake
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, OperatorError
+from schemas.excerpt_table import holds_excerpts
 from schemas.tables import PARTITION_COLUMN
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,10 @@ def vacuum(lake: Lake, cuts: CutStore, now: datetime) -> int:
         active = _active_files(lake)
         named = {lake.root / t / f for t, files in active.items() for f in files}
         kept = cuts.kept()
-        named |= {path for cut in kept for path in paths(lake.root, cut)}
+        named |= {path for cut in kept for path in paths(lake.root, without_excerpts(cut))}
         unread = _unread(lake, now)
-        spared = named | unread if unread is not None else set(old)
+        raw = {p for p in old if holds_excerpts(p.parts[depth])}
+        spared = named | (unread - raw) if unread is not None else set(old)
         gone = [
             p for p in old if p not in spared and p.parts[depth] in active and not unfinished(p.name, applied)
         ]

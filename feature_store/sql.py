@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store import duck
-from feature_store.cut import Cut, paths
+from feature_store.cut import Cut, paths, without_excerpts
 from feature_store.cut_store import CutRef, CutStore
 from feature_store.cut_views import ViewForm, open_views
 from feature_store.lake import Lake
@@ -20,6 +21,7 @@ from feature_store.lake_registry import ProfileRegistry
 from feature_store.result_text import FORMATS, Format
 from feature_store.sound_cut import SoundCut
 from schemas.errors import NoLakeError, QueryError, UnreadableDataError
+from schemas.excerpt_table import holds_excerpts
 from schemas.local_folder import LocalFolder
 from schemas.tables import BOOKS
 from schemas.view_specs import BOOKS_STATEMENTS
@@ -55,6 +57,7 @@ def connect(
     *,
     locked: bool = True,
     verify: Iterable[str] = (),
+    excerpts: bool = False,
 ) -> duck.Connection:
     """A DuckDB connection in memory whose views read one cut of the lake; times are UTC.
 
@@ -81,12 +84,13 @@ def connect(
             write, ``COPY … TO`` for instance.
         verify: Tables whose files are read whole first, so that none of their rows can be of an altered
             file. DuckDB itself verifies no checksums.
+        excerpts: Also show tables of raw samples, as of now; only their readers can (docs/excerpts.md).
 
     Raises:
-        QueryError: No lake there, or no such cut.
+        QueryError: No lake there, no such cut, or this user may not read excerpts.
     """
     root = Path(lake_root).expanduser().absolute() if lake_root is not None else LakeSettings().lake_root
-    connection, sound = open_cut(root, cut, locked=locked, verify=verify, comments=True)
+    connection, sound = open_cut(root, cut, locked=locked, verify=verify, comments=True, excerpts=excerpts)
     for line in sound.warnings():
         log.warning("%s", line)
     return connection
@@ -99,6 +103,7 @@ def open_cut(
     locked: bool = True,
     verify: Iterable[str] = (),
     comments: bool = False,
+    excerpts: bool = False,
 ) -> tuple[duck.Connection, SoundCut]:
     """As ``connect``, with the cut that the views read and the files that are left out; logs nothing.
 
@@ -108,10 +113,11 @@ def open_cut(
         raise NoLakeError(f"no lake at {root}")
     lake = Lake(root)
     cuts = CutStore(lake)
+    if excerpts:
+        _require_reader(lake, cut)
     profiles = ProfileRegistry(lake).profiles()
-    connection, sound = open_views(
-        root, cuts.resolve(cut), cuts, profiles, verify=verify, form=ViewForm(comments=comments)
-    )
+    form = ViewForm(comments=comments, excerpts=excerpts)
+    connection, sound = open_views(root, cuts.resolve(cut), cuts, profiles, verify=verify, form=form)
     if locked:
         duck.lock(connection, list(paths(root, sound.cut)))
     return connection, sound
@@ -121,7 +127,29 @@ def _log(line: str) -> None:
     log.warning("%s", line)
 
 
-def query(lake_root: Path, sql: str, cut: CutRef = None, warn: Callable[[str], None] = _log) -> pa.Table:
+def _require_reader(lake: Lake, cut: CutRef) -> None:
+    """Return if this user may read every table of raw samples.
+
+    Raises:
+        QueryError: It may not; or an older cut is asked for, which may name excerpts whose time is over.
+    """
+    if cut is not None:
+        raise QueryError("excerpts are read as of now only: older cuts name what retention has deleted")
+    for table in sorted(p.name for p in lake.root.iterdir() if holds_excerpts(p.name)):
+        if not os.access(lake.root / table, os.R_OK | os.X_OK):
+            raise QueryError(
+                f"{table} holds raw samples, and this user is none of its readers: docs/excerpts.md#readers"
+            )
+
+
+def query(
+    lake_root: Path,
+    sql: str,
+    cut: CutRef = None,
+    warn: Callable[[str], None] = _log,
+    *,
+    excerpts: bool = False,
+) -> pa.Table:
     """Result of one reading statement against a cut.
 
     Args:
@@ -129,22 +157,31 @@ def query(lake_root: Path, sql: str, cut: CutRef = None, warn: Callable[[str], N
         sql: The statement.
         cut: As in ``connect``.
         warn: Is given a line for each table that the statement touches and that lacks rows of damaged files.
+        excerpts: As in ``connect``.
 
     Raises:
         QueryError: No such cut, no reading statement, or DuckDB refuses it; the message lists the views.
     """
     root = lake_root.absolute()
     try:
-        return _query(root, sql, cut, warn, ())
+        return _query(root, sql, cut, warn, (), excerpts=excerpts)
     except UnreadableDataError:
-        with open_cut(root, cut)[0] as connection:
+        with open_cut(root, cut, excerpts=excerpts)[0] as connection:
             suspects = touched_tables(connection, sql)
-        return _query(root, sql, cut, warn, suspects)
+        return _query(root, sql, cut, warn, suspects, excerpts=excerpts)
 
 
-def _query(root: Path, sql: str, cut: CutRef, warn: Callable[[str], None], verify: Iterable[str]) -> pa.Table:
+def _query(
+    root: Path,
+    sql: str,
+    cut: CutRef,
+    warn: Callable[[str], None],
+    verify: Iterable[str],
+    *,
+    excerpts: bool,
+) -> pa.Table:
     comments = _MEANING.search(sql) is not None
-    connection, sound = open_cut(root, cut, verify=verify, comments=comments)
+    connection, sound = open_cut(root, cut, verify=verify, comments=comments, excerpts=excerpts)
     with connection:
         try:
             result = duck.query(connection, sql)
@@ -167,7 +204,7 @@ def row_counts(root: Path, cut: Cut) -> tuple[dict[str, int], SoundCut]:
     while True:
         connection, sound = open_cut(root, cut.id, verify=verify)
         with connection:
-            counts = {table: _count(connection, table) for table in cut.tables}
+            counts = {table: _count(connection, table) for table in without_excerpts(cut).tables}
         unreadable = {table for table, rows in counts.items() if rows is None}
         if not unreadable:
             return {table: rows or 0 for table, rows in counts.items()}, sound
@@ -191,13 +228,15 @@ def run(
     cut: CutRef = None,
     fmt: Format = "table",
     warn: Callable[[str], None] = _log,
+    *,
+    excerpts: bool = False,
 ) -> str:
     """Result of one reading statement as text: a table, CSV with a header, or a JSON array of objects.
 
     Raises:
         QueryError: As ``query``.
     """
-    result = query(lake_root, sql, cut, warn)
+    result = query(lake_root, sql, cut, warn, excerpts=excerpts)
     return FORMATS[fmt](result)
 
 

@@ -14,8 +14,10 @@ import orjson
 from pydantic import ValidationError
 
 from feature_store.copies import add_copy, copy_of, read_sound, stating_path, with_copies
+from feature_store.lake import Lake
 from schemas.durable import DISK
 from schemas.errors import DamagedLakeError, ProfileError, ProfileVersionError
+from schemas.excerpt_table import excerpts_table
 from schemas.profile_bounds import DEFAULT_BOUNDS, ProfileBounds
 from schemas.profile_statement import SignedVersion, VersionKey, verified
 from schemas.profile_versions import ProfileVersion
@@ -117,6 +119,9 @@ class VersionStore:
         if group not in signed.statement.groups:
             groups = ", ".join(signed.statement.groups)
             raise ProfileVersionError(f"{name} is for the groups {groups}, not for {group}")
+        found = self.version(name)
+        if found is not None and found.profile.excerpts is not None:
+            Lake(self._root).ensure_table(excerpts_table(found.profile))  # before devices can send any
         self._put(self._entry(group, name), {"group": group, "version": str(name)})
 
     def was_in_channel(self, group: str, name: VersionName) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 
 from feature_store import duck
+from schemas.excerpt_table import excerpts_table
 from schemas.profile import Profile
 from schemas.row_schemas import Reason
 from schemas.tables import BOOKS, DAY_DOC, FIXED_TABLES, TELEMETRY_COMMON, telemetry_table
@@ -69,7 +70,8 @@ def how_to_open() -> str:
 
 def _meanings(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, dict[str, str]]]:
     """Meaning of each view and of its columns."""
-    tables = [*FIXED_TABLES, *(telemetry_table(p) for p in profiles.values())]
+    raw = [excerpts_table(p) for p in profiles.values() if p.excerpts is not None]
+    tables = [*FIXED_TABLES, *(telemetry_table(p) for p in profiles.values()), *raw]
     found = {spec.name: (spec.doc, _docs(spec.schema)) for spec in tables}
     found[BOOKS_STATEMENTS] = ("Every statement that devices made about their books.", found[BOOKS.name][1])
     found["telemetry"] = (TELEMETRY_DOC, _docs(TELEMETRY_COMMON))

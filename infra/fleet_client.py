@@ -20,9 +20,12 @@ from schemas.proto.fleet_pb2 import (
     AssignRequest,
     CancelRunRequest,
     ControlRolloutRequest,
+    GrantPermitRequest,
     JoinTokenRequest,
+    ListPermitsRequest,
     ListRequest,
     RevokeCertificateRequest,
+    RevokePermitRequest,
     ShowRequest,
     StartRolloutRequest,
     TrainRequest,
@@ -156,6 +159,19 @@ class FleetClient:
         """
         request = RevokeCertificateRequest(serial=serial, certificate_pem=certificate_pem, reason=reason)
         return self._one("RevokeCertificate", request)
+
+    def grant_permit(self, signed: bytes, reason: str = "") -> Json:
+        """Store a permit for an excerpt that this person has signed. Role: approver."""
+        return self._one("GrantPermit", GrantPermitRequest(signed=signed, reason=reason))
+
+    def revoke_permit(self, permit_id: str, reason: str = "") -> Json:
+        """Revoke a permit that no device has claimed. Role: approver."""
+        return self._one("RevokePermit", RevokePermitRequest(permit_id=permit_id, reason=reason))
+
+    def permits(self, device_id: str = "", permit_id: str = "", limit: int = 0) -> list[Json]:
+        """Permits for excerpts, newest first."""
+        request = ListPermitsRequest(device_id=device_id, permit_id=permit_id, limit=limit)
+        return self._rows("ListPermits", request)
 
     def train(self, family: str, reason: str = "", kind: str = "", seed: int = 0, profile: str = "") -> Json:
         """Request a training run of a family, or of a profile's."""

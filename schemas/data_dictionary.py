@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from schemas.excerpt_table import excerpts_table
 from schemas.profile_file import builtin_profiles, load_profile
 from schemas.row_schemas import Reason, TimeQuality
 from schemas.tables import BOOKS, FIXED_TABLES, TELEMETRY_COMMON, TableSpec, telemetry_table
@@ -36,6 +37,15 @@ _REASONS = (
 )
 
 
+_EXCERPTS = """\
+## Tables of excerpts, one per profile that has them
+
+`excerpts_<profile>`: raw samples that an approver permitted, for their readers only; no view shows them. The
+columns are `device_id`, `boot_id`, `permit_id`, `purpose`, `approver`, `sample` (number within the excerpt),
+`event_time`, `raw_<channel>` for each channel, and those of provenance ([excerpts.md](excerpts.md)).
+"""
+
+
 def page() -> str:
     """The whole page, Markdown."""
     profiles = [load_profile(path) for path in builtin_profiles().values()]
@@ -48,6 +58,8 @@ def page() -> str:
         *(_table(spec) for spec in FIXED_TABLES),
         "## Telemetry tables, one per profile\n",
         *(_table(telemetry_table(p)) for p in profiles),
+        _EXCERPTS,
+        *(_table(excerpts_table(p)) for p in profiles if p.excerpts is not None),
         "## Codes\n",
         _codes("reasons", _REASONS, [(str(int(r)), r.name or "") for r in Reason]),
         _codes(

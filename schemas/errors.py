@@ -229,6 +229,20 @@ class AccessError(RejectedError):
     """
 
 
+class PermitError(RejectedError):
+    """A permit for an excerpt is not followed.
+
+    Attributes:
+        refusal: Why, in one of the words of ``schemas.excerpt_words.PermitRefusal``.
+
+    Operator action: `edgeloop excerpt show` names it; docs/excerpts.md says what to do about each.
+    """
+
+    def __init__(self, message: str, refusal: str = "") -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
 class RegistryError(RejectedError):
     """The object of a command is not in the model registry, or not in a state that allows the command."""
 

@@ -21,6 +21,8 @@ from schemas.errors import OperatorError
 log = logging.getLogger(__name__)
 
 PRIVATE_FOLDERS = frozenset({"keys", "pki", "offline-keys", "join", "updates"})
+PRIVATE_PREFIXES = ("excerpts_",)
+"""Tables with raw samples: they keep the group and mode that they were given (`edgeloop excerpt readers`)."""
 PRIVATE_SUFFIXES = (".key", ".pem", ".secret")
 """Names of what is never opened to the group: keys, tokens, certificates, a device's own files."""
 _OWNER_ONLY, _OWNER_AND_GROUP = 0o077, 0o027
@@ -71,6 +73,11 @@ def guard_folder(folder: Path, group: str | None) -> None:
             ) from exc
         # A disk that cannot be written ends no device; what needs to write there says so itself.
         log.warning("cannot close %s to other users: %s", folder, exc)
+
+
+def close_new_folder(folder: Path) -> None:
+    """Close a folder that was made just now to everybody but its owner, whatever its parent passes on."""
+    folder.chmod(stat.S_IRWXU)
 
 
 def _reading_group(folder: Path, group: str | None) -> int | None:
@@ -125,7 +132,8 @@ def _below(folder: Path, *, private: bool) -> Iterator[tuple[Path, os.stat_resul
             if entry.is_symlink():
                 continue
             if entry.is_dir():
-                inside = private or entry.name in PRIVATE_FOLDERS
+                own = entry.name in PRIVATE_FOLDERS or entry.name.startswith(PRIVATE_PREFIXES)
+                inside = private or own
                 yield from _below(path, private=inside)
             else:
                 inside = private or entry.name.endswith(PRIVATE_SUFFIXES)

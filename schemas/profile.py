@@ -21,6 +21,7 @@ from pydantic import (
 from schemas.calendar_features import CALENDAR
 from schemas.config_spec import ConfigSpec, check_configs
 from schemas.decision_policy import DecisionPolicy
+from schemas.excerpt_policy import ExcerptPolicy, check_excerpts
 from schemas.feature_set import Features, FeatureSpec
 from schemas.learning_policy import DriftPolicy, GatePolicy, RolloutPolicy, TrainingPolicy
 from schemas.output_names import PRIMARY, output_columns
@@ -44,8 +45,8 @@ class Channel(Section):
         min: Smallest value that can be, in ``unit``; a sample outside the range is absurd and counts as
             missing, and a run of them raises an alarm.
         max: Largest value that can be.
-        leaves_device: What may be sent: nothing, or features; ``on_request`` is as ``features``, for raw
-            samples cannot be asked for yet.
+        leaves_device: What may be sent: nothing, or features; ``on_request``: also raw samples, where
+            ``excerpts`` names the channel and an approver permits a span.
         required: Without this channel there is no usable score; otherwise a model that can do without it
             judges the others.
         usual_min: Lower end of what is usual, for histograms and the smallest spread; None: ``min``.
@@ -253,6 +254,7 @@ class Profile(Section):
     rollout: RolloutPolicy = RolloutPolicy()
     simulate: Simulate | None = None
     configs: tuple[ConfigSpec, ...] = ()
+    excerpts: ExcerptPolicy | None = None
 
     @property
     def featureset(self) -> str:
@@ -312,8 +314,8 @@ class Profile(Section):
         for name, younger in (("source", self.source), ("align", self.align)):
             if younger == type(younger)():
                 del dumped[name]
-        if not self.configs:
-            del dumped["configs"]
+        for absent in [name for name in ("configs", "excerpts") if not getattr(self, name)]:
+            del dumped[absent]
         return dumped
 
     def canonical_form(self) -> bytes:
@@ -344,6 +346,9 @@ class Profile(Section):
         _unique("output", (PRIMARY, *self.model.outputs))
         _unique("column", self.row_columns)
         check_configs(self.configs, self.model.family)
+        if self.excerpts is not None:
+            leaves = {c.name: c.leaves_device for c in self.channels}
+            check_excerpts(self.excerpts, leaves, self.sampling.rate_hz)
         self._outputs_known()
         watchable = {s.name for s in self.feature_specs() if s.sources}
         for where, names, known in (

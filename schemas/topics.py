@@ -25,6 +25,7 @@ class Lane(StrEnum):
     ALERT = "alert"
     LABEL = "label"
     STATE = "state"
+    EXCERPT = "excerpt"
 
     __hash__ = str.__hash__  # an Enum's own, in Python, is several times as slow, and each message needs some
 
@@ -61,12 +62,14 @@ BOOKS = _device("books.v1")
 ALERT = _device("alert.v1")
 LABEL = _device("label.v1")
 DEVICE_STATE = _device("device-state.v1", **{"cleanup.policy": "compact"})
+EXCERPT = _device("excerpt.v1")
+"""Raw samples, each of a span that an approver has permitted."""
 AGGREGATE = Topic("aggregate.v1", DEVICE_PARTITIONS)
 DRIFT = Topic("drift.v1", OUTPUT_PARTITIONS)
 LIFECYCLE = Topic("lifecycle.v1", OUTPUT_PARTITIONS)
 DEAD_LETTER = Topic("dead-letter.v1", OUTPUT_PARTITIONS)
 
-DEVICE_TOPICS = (TELEMETRY, SUMMARY, BOOKS, ALERT, LABEL, DEVICE_STATE)
+DEVICE_TOPICS = (TELEMETRY, SUMMARY, BOOKS, ALERT, LABEL, DEVICE_STATE, EXCERPT)
 TASK_TOPICS = (*DEVICE_TOPICS, AGGREGATE)
 """Task p reads partition p of each. Aggregates are keyed by cohort, so one task owns a cohort."""
 ALL_TOPICS = (*DEVICE_TOPICS, AGGREGATE, DRIFT, LIFECYCLE, DEAD_LETTER)
@@ -91,6 +94,7 @@ LANES_OF: dict[str, tuple[Lane, ...]] = {
     ALERT.base: (Lane.ALERT,),
     LABEL.base: (Lane.LABEL,),
     DEVICE_STATE.base: (Lane.STATE,),
+    EXCERPT.base: (Lane.EXCERPT,),
 }
 """Which lanes may appear on which topic; ingest refuses any other pairing."""
 

@@ -148,12 +148,18 @@ class Job(Protocol):
         ...
 
 
+WITHHELD = "withheld"
+"""Header of a letter whose original is not copied, and why."""
 KEY_SHOWN = 256
 """Characters of a refused message's key that its records repeat: anybody may send a key of a megabyte."""
 
 
 def dead_letter(message: RawMessage, error: str, reason: str) -> Derived:
-    """Copy of a message for the dead-letter topic, with where it came from and why."""
+    """Copy of a message for the dead-letter topic, with where it came from and why.
+
+    An excerpt's bytes are never copied: raw samples stay where only their readers look.
+    """
+    withheld = message.topic == topics.EXCERPT.base
     return Derived(
         topic=topics.DEAD_LETTER.base,
         key=(message.key or b"")[: 4 * KEY_SHOWN].decode("utf-8", "replace")[:KEY_SHOWN],
@@ -163,6 +169,7 @@ def dead_letter(message: RawMessage, error: str, reason: str) -> Derived:
             ("source_offset", b"%d" % message.offset),
             ("error", error.encode()),
             ("reason", reason[:1000].encode()),
+            *(((WITHHELD, b"raw samples are not copied"),) if withheld else ()),
         ),
-        copy_of=(message.topic, message.partition, message.offset),
+        copy_of=None if withheld else (message.topic, message.partition, message.offset),
     )

@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from feature_store.cut_store import CutStore
 from feature_store.derived_trust import begin_signing
+from feature_store.excerpt_retention import expire_excerpts
 from feature_store.lake import Lake
 from feature_store.maintenance import vacuum
 from feature_store.scrub import Scrub
@@ -112,6 +113,7 @@ class Housekeeping:
         now = time.monotonic()
         if now - self._vacuumed_at >= self._settings.vacuum_every_s:
             self._vacuumed_at = now
+            self._try("retention", lambda: expire_excerpts(self._lake, self._cuts, utc_now()))
             self._try("vacuum", lambda: vacuum(self._lake, self._cuts, utc_now()))
         if now - self._scrubbed_at >= self._settings.scrub_every_s:
             self._scrubbed_at = now

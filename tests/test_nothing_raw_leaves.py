@@ -11,14 +11,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from edge_producer.excerpts.consent import ConsentFile
 from edge_producer.sources.scenario import Injection
 from edge_producer.verticals.machine.rotating_machine import RotatingMachine
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
 from schemas.feature_set import FEATURE_KINDS
 from schemas.profile_file import builtin_profiles, load_profile
 from tests.simulators.canonical import write_canonical
+from tests.simulators.excerpt_permits import People
 from tests.simulators.leavings import Leavings, longest_run, marked, run_in_bytes
 from tests.simulators.update_service import UpdateService, candidate
 
@@ -83,6 +86,53 @@ def test_no_raw_sample_leaves_by_any_topic_call_log_or_status_file(broker, admin
     calls = {"Enroll", "FetchMetadata", "FetchArtifact", "Report", "Watch"}
     assert told | calls | {"edge-edge.log", "status.json"} <= left.origins()
     assert left.runs() == {}
+
+
+EXCERPTS = """
+[excerpts]
+channels = ["vibration"]
+max_seconds = 10.0
+max_seconds_per_day = 20.0
+purposes = ["review"]
+"""
+
+
+@pytest.mark.long
+@pytest.mark.kafka
+@pytest.mark.parametrize(("consents", "permitted"), [(True, True), (True, False), (False, True)])
+def test_an_excerpt_is_exactly_what_is_permitted_and_needs_consent(
+    broker, admin, namespace, tmp_path, consents, permitted
+):
+    recorded(tmp_path)
+    table = pq.read_table(tmp_path / "recordings" / f"{DEVICE}.parquet")
+    first = int(30 * RATE_HZ)
+    start = table["time"][first].as_py()
+    text = (
+        profile_text(('name = "vibration"\n', 'name = "vibration"\nleaves_device = "on_request"\n'))
+        + EXCERPTS
+    )
+    with UpdateService(tmp_path / "cloud") as service:
+        running = process(tmp_path, broker, namespace, text, pace="real", speed="5", update_poll_s="1")
+        if consents:
+            ConsentFile(running.folder, DEVICE).change(datetime.now(UTC), given=True)
+        service.join(running.join_dir, DEVICE)
+        signed = People(tmp_path / "cloud", service.settings).permit(
+            device_id=DEVICE, profile="machine_demo", start=start, seconds=5
+        )
+        service.permits = [signed.to_bytes()] if permitted else []
+        running.start()
+        assert running.child.wait(120)
+        left = what_left(running, tmp_path, admin, namespace)
+        left.add_calls(service.requests)
+    if not (consents and permitted):
+        assert left.runs() == {}
+        assert {o.refusal for o in service.outcomes} == ({"no_consent"} if permitted else set())
+        return
+    assert {o.state for o in service.outcomes} == {"taken"}
+    assert left.runs().keys() == {"excerpt.v1 vibration"}
+    sent = np.concatenate([values for origin, values in left.columns if origin == "excerpt.v1 vibration"])
+    wanted = table["vibration"].to_numpy()[first : first + int(5 * RATE_HZ) + 1]
+    assert sent.astype(np.float32).tolist() == wanted.tolist()
 
 
 @pytest.mark.kafka

@@ -15,11 +15,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from edge_producer.excerpts.excerpt_desk import ExcerptDesk
 from edge_producer.sending.blocked import BlockedMessage, BlockedMessages
 from edge_producer.sending.delivery_attempts import Rejection
+from edge_producer.sending.excerpt_lane import ExcerptLane, without
 from edge_producer.sending.pace import SendingPace
 from edge_producer.sending.sealing import Sealer
-from edge_producer.sending.sealing_turn import SealingQuota, Turns
+from edge_producer.sending.sealing_turn import PRIORITY, SealingQuota, Turns
 from edge_producer.sending.sender import Sender
 from edge_producer.sending.topic_limits import ASK_SOON_S, wire_size
 from edge_producer.settings import EdgeSettings
@@ -28,19 +30,10 @@ from edge_producer.spool.spool_books import LINES_AT_ONCE, DueLine
 from edge_producer.spool.spool_messages import StoredMessage
 from schemas.envelope import SealedMessage
 from schemas.profile import Profile
-from schemas.topics import Lane
+from schemas.topics import EXCERPT, Lane
 
 log = logging.getLogger(__name__)
 
-PRIORITY = {
-    Lane.ALERT: 0,
-    Lane.LIVE: 1,
-    Lane.SUMMARY: 2,
-    Lane.BOOKS: 3,
-    Lane.STATE: 3,
-    Lane.LABEL: 3,
-    Lane.BACKLOG: 4,
-}
 BACKLOG_SHARE = 0.5
 """Share of the messages in flight that may be backlog."""
 KEYLESS_ALERTS = 1000
@@ -59,6 +52,7 @@ class Outbox:
         sender: Sends messages to Kafka.
         settings: Limits, lingering and intervals.
         admitted: Whether the device has its key and the cloud knows it, by device id.
+        desk: Gives excerpts, and says whether they may leave; None: there are none.
     """
 
     def __init__(
@@ -68,7 +62,9 @@ class Outbox:
         sender: Sender,
         settings: EdgeSettings,
         admitted: Callable[[str], bool] = lambda _: True,
+        desk: ExcerptDesk | None = None,
     ) -> None:
+        self.excerpts = ExcerptLane(desk, spool, sealer, settings.spool_max_bytes)
         self._spool = spool
         self._sealer = sealer
         self._sender = sender
@@ -137,7 +133,7 @@ class Outbox:
     def arrived(self, ids: Iterable[int]) -> None:
         """The broker has acknowledged messages."""
         for id_ in ids:
-            self._lanes.pop(id_, None)
+            self.excerpts.sent(self._lanes.pop(id_, None) is Lane.EXCERPT)
             self._first_try.discard(id_)
             self._untried.discard(id_)
             self._forced.discard(id_)
@@ -202,12 +198,27 @@ class Outbox:
             self._requeue(message)
         for _ in range(len(self._alerts)):
             self.seal_alert(*self._alerts.popleft())
+        self._forget_withdrawn(self.excerpts.withdraw())
         self._note_attempts(now_s)
         if self._sender.stalled(self._settings.stall_s):
             return
         settled = draining if settled_only is None else settled_only
         with self._sealer.turn():
             self._seal_due(now_s, states, room_bytes, draining=draining, settled_only=settled)
+        self.queue(self.excerpts.seal())
+
+    def _forget_withdrawn(self, gone: set[int]) -> None:
+        """Messages that are deleted; what the broker's client still has of them is taken out of it."""
+        if not gone:
+            return
+        self._unsent = without(self._unsent, gone)
+        self._held = [message for message in self._held if message.id not in gone]
+        for id_ in gone:
+            self._lanes.pop(id_, None)
+            self._untried.discard(id_)
+            self._to_note.pop(id_, None)
+            self._blocked.forget(id_)
+        self._sender.disconnect()
 
     def _seal_due(
         self,
@@ -260,6 +271,8 @@ class Outbox:
                 self._damaged.append(id_)
             elif id_ not in self._forced and wire_size(message) > self._sender.limits.limit(message.topic):
                 self._block(id_, message, self._too_large(message), too_large=True)
+            elif message.topic == EXCERPT.base and not self.excerpts.may_leave(message):
+                log.info("message %d waits: there is no consent for it", id_)  # the next turn deletes it
             elif not self._sender.send(id_, message):
                 return
             elif id_ in self._untried:

@@ -48,6 +48,7 @@ from schemas.topics import (
     ALERT,
     BOOKS,
     DEVICE_STATE,
+    EXCERPT,
     MAX_MESSAGE_BYTES,
     SUMMARY,
     TELEMETRY,
@@ -151,6 +152,12 @@ class Sealer:
         """Seal the JSON of an urgent decision."""
         payload = Payload(ALERT, Lane.ALERT, JSON_SCHEMA, event, 1, len(event))
         return self._store(self._sender_of(device), payload)
+
+    def excerpt(self, device: int, boot_id: int, event: bytes, samples: int) -> StoredMessage:
+        """Seal the JSON of a part of an excerpt, which has so many instants."""
+        version = self._spool.boots.version(boot_id)
+        payload = Payload(EXCERPT, Lane.EXCERPT, JSON_SCHEMA, event, samples, len(event), version)
+        return self._store(self._producer_of(device, boot_id), payload)
 
     def device_states(self, states: Mapping[int, bytes]) -> list[StoredMessage]:
         """Seal the JSON of device-state events: those of a gateway's devices together."""

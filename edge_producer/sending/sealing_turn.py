@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge_producer.spool.spool_messages import SpoolMessages, StoredMessage
+from schemas.topics import Lane
+
+PRIORITY = {
+    Lane.ALERT: 0,
+    Lane.LIVE: 1,
+    Lane.SUMMARY: 2,
+    Lane.BOOKS: 3,
+    Lane.STATE: 3,
+    Lane.LABEL: 3,
+    Lane.BACKLOG: 4,
+    Lane.EXCERPT: 5,
+}
+"""Order of lanes, the most urgent first."""
 
 
 class SealingQuota:

@@ -265,6 +265,7 @@ class Writer:
                 self._tight_until_s = now + TIGHT_S
             self._put_back(open_.spool, updates)
             raise
+        open_.outbox.excerpts.committed()
         self._keeper.worked()
         self._failing_since_s, self._last_logged = None, ""
         # Step 4: what is on disk may leave the device.

@@ -175,6 +175,24 @@ class SpoolMessages:
         ).fetchone()
         self.bytes -= size
 
+    def of_lane(self, lane: Lane) -> list[tuple[int, bytes]]:
+        """Ids and values of the messages of a lane that are not settled."""
+        query = "SELECT id, value FROM messages WHERE lane = ? ORDER BY id"
+        return [(int(id_), bytes(value)) for id_, value in self._connection.execute(query, (lane.value,))]
+
+    def overwrite_deleted(self) -> None:
+        """Have what is deleted from here on overwritten in the file."""
+        self._connection.execute("PRAGMA secure_delete = ON")
+
+    def empty_log(self) -> None:
+        """Copy the write-ahead log into the file and cut it: it holds what was deleted. In no transaction."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def withdraw(self, ids: Iterable[int]) -> None:
+        """Delete messages that may not leave any more. Their numbers stay used: they are shown as missing."""
+        for id_ in ids:
+            self.remove(id_)
+
     def give_up(self, id_: int, now_s: float) -> None:
         """Remove a message that is damaged, and count its rows as lost."""
         row = self._connection.execute(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from edge_producer.device_identity import DeviceIdentity
+from edge_producer.excerpts.permit_ledger import PermitLedger
 from edge_producer.golden_scores import golden_scores
 from edge_producer.model_switch import ModelSwitch
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
@@ -20,6 +21,7 @@ from edge_producer.updates.config_trial import ConfigTerms, Fetch
 from edge_producer.updates.installer import Installer
 from edge_producer.updates.instruction_reader import InstructionReader
 from edge_producer.updates.journal import Journal
+from edge_producer.updates.permit_follower import PermitFollower
 from edge_producer.updates.profile_follower import ProfileFollower
 from edge_producer.updates.report_content import UpdateReporter
 from edge_producer.updates.report_queue import ReportQueue
@@ -92,6 +94,12 @@ class UpdateAgent:
         running = functools.partial(profiles.running, self.device_id)
         terms = ConfigTerms(lambda: running().profile, resources.configs, resources.dry_call)
         self._configs = ConfigFollower(self.device_id, folder, terms, disk)
+        self._permits: PermitFollower | None = None
+        if resources.desk is not None:
+            resources.desk.on_outcome[self.device_id] = self.wake
+            ledger = PermitLedger(folder, disk, trusted.now())
+            profile_now = terms.profile
+            self._permits = PermitFollower(self.device_id, resources.desk, ledger, profile_now, trusted)
         self._reports = UpdateReporter(
             queue, self._access, slots, resources.profile.name, self._profiles, self._configs
         )
@@ -160,6 +168,8 @@ class UpdateAgent:
             if self._profiles.refresh():
                 self._report_profile()
             self._report_configs(self._configs.refresh(self._access.time.now()))
+            if self._permits is not None and self._permits.refresh():
+                self._schedule.check_at_once()
             self._contact_service()
         except (PipelineError, OSError):
             log.exception("a step of the updater failed; retrying", extra={"device_id": self.device_id})
@@ -191,6 +201,7 @@ class UpdateAgent:
             answered = self._deliver_reports(delivery)
             if check:
                 self._check(delivery)
+                self._follow_permits(delivery)
                 answered = self._deliver_reports(delivery)
         except (AccessError, RetryableError) as exc:
             self._note_failure(exc)
@@ -210,6 +221,19 @@ class UpdateAgent:
             self._report(self._progress.record, None, channel_only=True)
         self.status = self._status()  # a download may take a while
         wait_s = self._instructions.apply(assignment, delivery, self._stop)
+        if wait_s is not None:
+            self._schedule.retry(self._monotonic(), wait_s)
+
+    def _follow_permits(self, delivery: DeliveryClient) -> None:
+        """Follow what approvers permit; a disk that takes nothing delays that alone."""
+        joined = self._access.joined
+        if self._permits is None or joined is None:
+            return
+        try:
+            wait_s = self._permits.step(delivery, joined.join.ca_pem)
+        except OSError as exc:
+            log.warning("permits wait for the disk: %s", exc, extra={"device_id": self.device_id})
+            return
         if wait_s is not None:
             self._schedule.retry(self._monotonic(), wait_s)
 
@@ -314,6 +338,7 @@ class UpdateAgent:
             "unreported": len(self._reports),
             "profile": self._profiles.status(),
             **({"configs": configs} if (configs := self._configs.status()) else {}),
+            **({"excerpts": said} if self._permits is not None and (said := self._permits.status()) else {}),
             "shadow": self.installer.shadow,
             "trials": {"on_faults": record.on_faults, "not_on_faults": record.not_on_faults},
             "restarts": {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge_producer.config_switch import ConfigSwitch
+from edge_producer.excerpts.excerpt_desk import ExcerptDesk
 from edge_producer.profile_switch import ProfileSwitch
 from edge_producer.updates.artifact_content import memory_available
 from edge_producer.updates.config_trial import DryCall
@@ -29,6 +30,7 @@ class UpdaterResources:
         profiles: Which version of the profile each device runs.
         configs: Which configuration each device decides by.
         dry_call: Calls a device's decision function with parameters; None: there is none.
+        desk: Where excerpts are made; None: the process makes none.
     """
 
     profile: Profile
@@ -40,6 +42,7 @@ class UpdaterResources:
     profiles: ProfileSwitch | None = None
     configs: ConfigSwitch = field(default_factory=ConfigSwitch)
     dry_call: DryCall | None = None
+    desk: ExcerptDesk | None = None
 
     @classmethod
     def of(

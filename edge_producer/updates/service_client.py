@@ -225,6 +225,33 @@ class DeliveryClient:
         with _translated("report"):
             return _time(self._stub.Report(request, timeout=CALL_S).server_time_ms)
 
+    def fetch_permits(
+        self, outcomes: Sequence[pb.PermitOutcome], changes: int, *, consent: bool
+    ) -> tuple[Sequence[pb.HandedPermit], datetime]:
+        """Permits that are not settled, unverified, and the service's time; tells what became of others.
+
+        Raises:
+            RejectedError: The service knows no permits: it is of an earlier release.
+            RetryableError: No answer now.
+        """
+        request = pb.FetchPermitsRequest(
+            device_id=self._device_id, consent=consent, consent_changes=changes, outcomes=outcomes
+        )
+        with _translated("fetch permits"):
+            answer = self._stub.FetchPermits(request, timeout=CALL_S)
+        return answer.permits, _time(answer.server_time_ms)
+
+    def claim_permit(self, permit_id: str) -> tuple[bool, str]:
+        """Whether a permit may be followed now, and why not.
+
+        Raises:
+            RetryableError: No answer now: claim it again.
+        """
+        request = pb.ClaimPermitRequest(device_id=self._device_id, permit_id=permit_id)
+        with _translated("claim a permit"):
+            answer = self._stub.ClaimPermit(request, timeout=CALL_S)
+        return bool(answer.granted), str(answer.reason)
+
     def close(self) -> None:
         """End every call and the connection."""
         self._channel.close()

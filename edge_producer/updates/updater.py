@@ -15,6 +15,7 @@ from typing import IO, Any
 from edge_producer.config_switch import ConfigSwitch
 from edge_producer.deciding.decision_function import try_parameters
 from edge_producer.device_identity import DeviceIdentity, DeviceKeys, load_or_create
+from edge_producer.excerpts.excerpt_desk import ExcerptDesk
 from edge_producer.model_switch import ActiveModels, ModelSwitch
 from edge_producer.settings import EdgeSettings
 from edge_producer.updates.agent import UpdateAgent
@@ -62,6 +63,7 @@ class Updater:
         agents: Updaters that have started, by device id.
         profiles: Which version of the profile each device runs; the sensing loop goes by it.
         configs: Which configuration each device decides by; the sensing loop takes them over.
+        desk: Where excerpts are made of what the sensing loop brings.
 
     Raises:
         OperatorError: Another process updates these devices.
@@ -90,7 +92,13 @@ class Updater:
         resources = resources or UpdaterResources.of(running, shadow_previous=shadows)
         self.configs = ConfigSwitch()
         tried_by = dry_call or resources.dry_call or self._try_parameters
-        self._resources = replace(resources, profiles=self.profiles, configs=self.configs, dry_call=tried_by)
+        profiles = self.profiles
+        self.desk = ExcerptDesk(
+            settings.state_dir, settings.devices, lambda name: profiles.running(name).profile, disk
+        )
+        self._resources = replace(
+            resources, profiles=profiles, configs=self.configs, dry_call=tried_by, desk=self.desk
+        )
         self._options = UpdaterOptions(
             folder=settings.updates_dir,
             join_dir=settings.join_dir,

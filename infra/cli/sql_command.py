@@ -29,6 +29,9 @@ def sql(
     cut: Cut = None,
     as_csv: AsCsv = False,
     as_json: AsJson = False,
+    excerpts: Annotated[
+        bool, typer.Option("--excerpts", help="Also show tables of raw samples; for their readers only.")
+    ] = False,
 ) -> None:
     """Query the lake; needs no stack. Views: docs/data-dictionary.md, or "SHOW TABLES"."""
     from feature_store.sql import run
@@ -36,4 +39,5 @@ def sql(
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other")
     fmt: Format = "csv" if as_csv else "json" if as_json else "table"
-    show_text(run(session(ctx).settings().lake_root, statement, cut, fmt, show_warning))
+    root = session(ctx).settings().lake_root
+    show_text(run(root, statement, cut, fmt, show_warning, excerpts=excerpts))

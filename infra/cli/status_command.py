@@ -70,6 +70,7 @@ def _show_listener(found: dict[str, Any]) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
+    from edge_producer.edge_status import excerpt_lines
     from infra.job_report import job_news
 
     show_text(f"stack   {found['state']}   broker {found['broker'] or '-'}   state {found['state_dir']}")
@@ -94,7 +95,8 @@ def _show(found: dict[str, Any]) -> None:
                 for d in found["devices"]
             ],
         )
-    for line in [*unfit_samples(found["devices"]), *acting_troubles(found["devices"])]:
+    said = [line for device in found["devices"] for line in excerpt_lines(device)]
+    for line in [*unfit_samples(found["devices"]), *acting_troubles(found["devices"]), *map(cell, said)]:
         show_text(line)
     if found["refusals"] is not None and (refused := _refused(found["refusals"])):
         show_text(f"\nrefused by the model service since {moment(found['refusals']['since'])}: {refused}")

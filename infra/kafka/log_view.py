@@ -16,8 +16,10 @@ from infra.kafka.kafka_admin import LogMessage
 from schemas.envelope import Headers, decode_rows, read_envelope
 from schemas.errors import MessageError, RejectedError, SignatureError
 from schemas.events import JSON_LINES_SCHEMA, JSON_SCHEMA, decode_events
-from schemas.topics import ALL_TOPICS, DEAD_LETTER, DEVICE_TOPICS
+from schemas.excerpt_event import without_samples
+from schemas.topics import ALL_TOPICS, DEAD_LETTER, DEVICE_TOPICS, Lane
 from stream_processors.engine.letters import ORIGINAL_HEADER
+from stream_processors.job import WITHHELD
 from stream_processors.refused_messages import SUMMED
 
 _DEVICE = {t.base for t in DEVICE_TOPICS}
@@ -78,7 +80,9 @@ def _device_message(message: LogMessage, registry: ProfileRegistry) -> dict[str,
         envelope, _ = read_envelope(message.key, message.headers)
         shown: dict[str, Any] = {"envelope": {**envelope._asdict(), "digest": envelope.digest.hex()}}
         if envelope.schema == JSON_SCHEMA:
-            return shown | {"value": event(value)}
+            found = event(value)
+            excerpt = envelope.lane == Lane.EXCERPT and isinstance(found, dict)
+            return shown | {"value": without_samples(found) if excerpt else found}
         if envelope.schema == JSON_LINES_SCHEMA:
             lines = decode_events(value, envelope.raw_bytes, envelope.n_rows)
             return shown | {"values": [event(line) for line in lines]}
@@ -126,7 +130,7 @@ def plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-_WITHOUT_BYTES = {"lost", "too_large", SUMMED}
+_WITHOUT_BYTES = {"lost", "too_large", WITHHELD, SUMMED}
 """Headers of letters whose value is not the original's."""
 
 

@@ -11,7 +11,7 @@ import psutil
 import model_service
 from edge_producer.status_file import read_status
 from feature_store.compaction_state import read_state
-from feature_store.cut import Cut
+from feature_store.cut import Cut, TableCut
 from feature_store.cut_counts import stated_counts
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
@@ -235,7 +235,12 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
             "`edgeloop dlq list --error PoisonError`"
         )
     tables = [
-        {"name": name, "rows": rows[name], "version": table.version, "files": len(table.files)}
+        {
+            "name": name,
+            "rows": rows.get(name, _stated(table)),
+            "version": table.version,
+            "files": len(table.files),
+        }
         for name, table in sorted(cut.tables.items())
     ]
     return {
@@ -246,6 +251,11 @@ def _lake(root: Path, problems: list[str]) -> dict[str, Any]:
         ],
         "cut": {"id": cut.id, "created": cut.created.isoformat(), "marks": dict(cut.marks)},
     }
+
+
+def _stated(table: TableCut) -> int:
+    """Rows of a table that is not looked into, as the cut states them: of raw samples."""
+    return sum(rows or 0 for rows in table.rows)
 
 
 def _counts(root: Path, cut: Cut, cuts: CutStore) -> tuple[dict[str, int], SoundCut]:

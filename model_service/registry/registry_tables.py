@@ -266,3 +266,33 @@ trainer_marks = Table(
     Column("value", JSON, nullable=False),
     comment="What the trainer has seen: verdicts, label counts, times of runs.",
 )
+
+excerpt_permits = Table(
+    "excerpt_permits",
+    metadata,
+    Column("permit_id", String, primary_key=True),
+    Column("device_id", String, nullable=False, index=True),
+    Column("approver", String, nullable=False),
+    Column("serial", String, nullable=False),  # of the approver's certificate, hex
+    Column("permit", JSON, nullable=False),  # as it was signed, for people
+    Column("signed", LargeBinary, nullable=False),  # schemas.excerpt_permit.SignedPermit, for the device
+    Column("state", String, nullable=False, index=True),  # schemas.excerpt_words.PermitState
+    Column("refusal", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # why it was asked for, in the approver's words
+    Column("samples", Integer, nullable=False),  # instants that the device sealed
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    comment="Permits for excerpts, and what became of each.",
+)
+
+device_consents = Table(
+    "device_consents",
+    metadata,
+    Column("device_id", String, primary_key=True),
+    Column("given", Boolean, nullable=False),
+    Column("changes", Integer, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    comment="Consent as each device last said; only the device itself can change it.",
+)

@@ -13,6 +13,7 @@ from functools import partial
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
 
+from model_service.fleet import permit_store
 from model_service.fleet.device_reports import note_twin, record_report
 from model_service.fleet.devices import device
 from model_service.fleet.twin_reports import TwinReports
@@ -31,10 +32,15 @@ from schemas.errors import ClonedIdentityError, RetryableError
 from schemas.offending_keys import describe
 from schemas.proto.delivery_pb2 import (
     ArtifactChunk,
+    ClaimPermitRequest,
+    ClaimPermitResponse,
     FetchArtifactRequest,
     FetchMetadataRequest,
     FetchMetadataResponse,
+    FetchPermitsRequest,
+    FetchPermitsResponse,
     File,
+    HandedPermit,
     Hint,
     Installed,
     ReportRequest,
@@ -48,6 +54,7 @@ log = logging.getLogger(__name__)
 
 MAX_DETAIL = 4096
 MAX_INSTALLED = 16
+MAX_OUTCOMES = 64
 MAX_REPORT_BYTES = 16 * 1024
 """Reports are stored for ever, and no device has a reason to send a larger one."""
 _STATES = frozenset(s.value for s in UpdateState)
@@ -79,6 +86,8 @@ def rules(settings: ModelSettings) -> dict[str, AccessRule]:
         "FetchArtifact": AccessRule(DEVICES, 900.0, CallRate(burst=60, per_s=1.0)),
         # A queue of reports that waited for weeks, and the few of each attempt after it.
         "Report": AccessRule(DEVICES, 20.0, CallRate(burst=300, per_s=2.0)),
+        "FetchPermits": AccessRule(DEVICES, 20.0, CallRate(burst=120, per_s=2.0)),
+        "ClaimPermit": AccessRule(DEVICES, 20.0, CallRate(burst=120, per_s=2.0)),
     }
 
 
@@ -194,6 +203,30 @@ class ModelDelivery:
             await self.record_twins()
             raise
         return ReportResponse(server_time_ms=self._now_ms())
+
+    async def fetch_permits(self, request: FetchPermitsRequest, _call: ServiceCall) -> FetchPermitsResponse:
+        """Take what became of permits, and hand out those that the device has not settled."""
+        if len(request.outcomes) > MAX_OUTCOMES or request.consent_changes >= 2**31:
+            raise BadFieldError("outcomes", f"at most {MAX_OUTCOMES} outcomes")
+        for outcome in request.outcomes:
+            if problem := permit_store.check_outcome(outcome):
+                raise BadFieldError("outcomes", problem)
+        name, now = request.device_id, self._clock()
+
+        def work(connection: Connection) -> list[tuple[str, bytes]]:
+            permit_store.note_consent(connection, name, request.consent_changes, now, given=request.consent)
+            permit_store.take_outcomes(connection, name, request.outcomes, now)
+            return permit_store.handed_to(connection, name, now)
+
+        handed = await self._workers.write(work)
+        permits = [HandedPermit(permit_id=i, signed=signed) for i, signed in handed]
+        return FetchPermitsResponse(permits=permits, server_time_ms=self._now_ms())
+
+    async def claim_permit(self, request: ClaimPermitRequest, _call: ServiceCall) -> ClaimPermitResponse:
+        """Decide whether a device may follow a permit now."""
+        name, permit_id, now = request.device_id, request.permit_id, self._clock()
+        why = await self._workers.write(lambda c: permit_store.claim(c, name, permit_id, now))
+        return ClaimPermitResponse(granted=not why, reason=why, server_time_ms=self._now_ms())
 
     async def record_twins(self, *, all_now: bool = False) -> None:
         """Record the refused reports of twins that are due, or all of them; call it now and then."""

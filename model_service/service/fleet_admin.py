@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from model_service.detectors.bank_store import fitted_families
+from model_service.fleet import permit_store
 from model_service.fleet.certificate_ledger import record_if_absent, revoke_certificate
 from model_service.fleet.device_assignments import assign
 from model_service.fleet.devices import revoke_device
@@ -25,6 +26,7 @@ from model_service.service.access import AccessList
 from model_service.service.answer_waiting import AnswerWaiter
 from model_service.service.door import AccessRule, ServiceCall
 from model_service.service.lake_lookup import LakeLookup
+from model_service.service.permit_check import checked_permit
 from model_service.service.refusals import BadFieldError, UnknownNameError
 from model_service.service.stream_wakeup import StreamWakeup
 from model_service.service.workers import WorkerThreads
@@ -39,10 +41,13 @@ from schemas.proto.fleet_pb2 import (
     AssignRequest,
     CancelRunRequest,
     ControlRolloutRequest,
+    GrantPermitRequest,
     JoinTokenRequest,
     JsonReply,
+    ListPermitsRequest,
     ListRequest,
     RevokeCertificateRequest,
+    RevokePermitRequest,
     ShowRequest,
     StartRolloutRequest,
     TrainRequest,
@@ -52,7 +57,8 @@ from schemas.updates import Role
 PEOPLE = frozenset({Role.VIEWER, Role.LABELLER, Role.OPERATOR, Role.APPROVER})
 OPERATORS = frozenset({Role.OPERATOR})
 APPROVERS = frozenset({Role.APPROVER})
-_READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns", "ListPeople")
+_READS = ("ListDevices", "ListModels", "ShowModel", "ListRollouts", "ShowRollout", "ListRuns", "ListPeople",
+          "ListPermits")  # fmt: skip
 _WRITES = (
     "CreateJoinToken",
     "ListJoinTokens",
@@ -62,11 +68,12 @@ _WRITES = (
     "CancelRun",
     "StartRollout",
 )
+_BY_APPROVERS = ("AckDrift", "RevokeCertificate", "GrantPermit", "RevokePermit")
 RULES = {
     **{name: AccessRule(PEOPLE, 20.0) for name in _READS},
     **{name: AccessRule(OPERATORS, 30.0) for name in _WRITES},
     "ControlRollout": AccessRule(OPERATORS | APPROVERS, 30.0),
-    **{name: AccessRule(APPROVERS, 30.0) for name in ("AckDrift", "RevokeCertificate")},
+    **{name: AccessRule(APPROVERS, 30.0) for name in _BY_APPROVERS},
 }
 MAX_ASSIGNED = 10_000
 MAX_TOKEN_S = 30 * 86400.0
@@ -196,6 +203,32 @@ class FleetAdmin:
         name = await self._workers.write(revoke)
         await self._apply_revocation()
         return _reply({"name": name, "serial": serial, "revoked": True})
+
+    async def grant_permit(self, request: GrantPermitRequest, call: ServiceCall) -> JsonReply:
+        """Store a permit for an excerpt that the caller has signed, if the profile allows it."""
+        now = self._clock()
+        own = call.peer.key if call.peer is not None else b""
+        signed, approver = await self._workers.in_thread(
+            lambda: checked_permit(request.signed, self._ca_path, own, self._lake, now)
+        )
+        row = await self._workers.write(
+            lambda c: permit_store.grant(c, signed, approver, request.reason, now)
+        )
+        return _reply(reads.permit_as_json(row))
+
+    async def revoke_permit(self, request: RevokePermitRequest, call: ServiceCall) -> JsonReply:
+        """Revoke a permit that no device has claimed."""
+        permit_id, now = request.permit_id, self._clock()
+        row = await self._workers.write(
+            lambda c: permit_store.revoke(c, permit_id, call.actor, request.reason, now)
+        )
+        return _reply(reads.permit_as_json(row))
+
+    async def list_permits(self, request: ListPermitsRequest, _call: ServiceCall) -> JsonReply:
+        """Permits for excerpts, newest first."""
+        return await self._read(
+            lambda c: reads.list_permits(c, request.device_id, request.permit_id, request.limit)
+        )
 
     async def train(self, request: TrainRequest, call: ServiceCall) -> JsonReply:
         """Request a training run."""

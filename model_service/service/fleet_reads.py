@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, RowMapping, Table, func, select
 
+from model_service.fleet import permit_store
 from model_service.fleet.certificate_ledger import of_people, valid_until
 from model_service.fleet.device_reports import profile_states, statuses, twin_reports
 from model_service.fleet.devices import devices_of
@@ -104,6 +105,31 @@ def show_model(connection: Connection, version: str) -> Json:
     found = connection.execute(query.where(rollouts.c.version == version)).mappings()
     model["rollouts"] = [_plain(row) for row in found]
     return model
+
+
+def list_permits(connection: Connection, device_id: str, permit_id: str, limit: int) -> list[Json]:
+    """Permits for excerpts, newest first, with what the device last said of its consent.
+
+    Raises:
+        UnknownNameError: There is none of this id.
+    """
+    if permit_id:
+        row = permit_store.get(connection, permit_id)
+        if row is None:
+            raise UnknownNameError(f"no permit {permit_id[:32]}: `edgeloop excerpt list`")
+        rows = [row]
+    else:
+        rows = permit_store.newest(connection, device_id, bounded(limit))
+    consents = permit_store.consents(connection)
+    return [permit_as_json(row, consents.get(row["device_id"])) for row in rows]
+
+
+def permit_as_json(row: RowMapping, consent: RowMapping | None = None) -> Json:
+    """A permit's row, without its signed bytes."""
+    plain = _plain({k: v for k, v in row.items() if k not in ("signed", "permit")})
+    wanted = {k: v for k, v in row["permit"].items() if k not in plain}
+    said = None if consent is None else _plain({k: consent[k] for k in ("given", "changes", "seen_at")})
+    return {**plain, **wanted, "consent": said}
 
 
 def list_runs(connection: Connection, family: str, limit: int) -> list[Json]:

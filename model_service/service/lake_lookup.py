@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from feature_store import connect
+from feature_store.current_profiles import current_profiles
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry, used_profiles
 from schemas.profile import Profile
@@ -23,6 +24,10 @@ class LakeLookup:
     def profiles(self) -> dict[str, Profile]:
         """Registered profiles by name."""
         return dict(ProfileRegistry(Lake.open(self._lake_root)).profiles())
+
+    def current_profile(self, name: str) -> Profile | None:
+        """A profile as the fleet is told to run it now; None: it is not registered."""
+        return current_profiles(Lake.open(self._lake_root)).get(name)
 
     def used_profiles(self) -> frozenset[str]:
         """Names of the profiles that registered devices run."""

@@ -264,3 +264,63 @@ class ReportResponse(_message.Message):
     SERVER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     server_time_ms: int
     def __init__(self, server_time_ms: _Optional[int] = ...) -> None: ...
+
+class PermitOutcome(_message.Message):
+    __slots__ = ("permit_id", "state", "refusal", "detail", "samples")
+    PERMIT_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    permit_id: str
+    state: str
+    refusal: str
+    detail: str
+    samples: int
+    def __init__(self, permit_id: _Optional[str] = ..., state: _Optional[str] = ..., refusal: _Optional[str] = ..., detail: _Optional[str] = ..., samples: _Optional[int] = ...) -> None: ...
+
+class FetchPermitsRequest(_message.Message):
+    __slots__ = ("device_id", "consent", "consent_changes", "outcomes")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_CHANGES_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    consent: bool
+    consent_changes: int
+    outcomes: _containers.RepeatedCompositeFieldContainer[PermitOutcome]
+    def __init__(self, device_id: _Optional[str] = ..., consent: _Optional[bool] = ..., consent_changes: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[PermitOutcome, _Mapping]]] = ...) -> None: ...
+
+class HandedPermit(_message.Message):
+    __slots__ = ("permit_id", "signed")
+    PERMIT_ID_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    permit_id: str
+    signed: bytes
+    def __init__(self, permit_id: _Optional[str] = ..., signed: _Optional[bytes] = ...) -> None: ...
+
+class FetchPermitsResponse(_message.Message):
+    __slots__ = ("permits", "server_time_ms")
+    PERMITS_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    permits: _containers.RepeatedCompositeFieldContainer[HandedPermit]
+    server_time_ms: int
+    def __init__(self, permits: _Optional[_Iterable[_Union[HandedPermit, _Mapping]]] = ..., server_time_ms: _Optional[int] = ...) -> None: ...
+
+class ClaimPermitRequest(_message.Message):
+    __slots__ = ("device_id", "permit_id")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    PERMIT_ID_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    permit_id: str
+    def __init__(self, device_id: _Optional[str] = ..., permit_id: _Optional[str] = ...) -> None: ...
+
+class ClaimPermitResponse(_message.Message):
+    __slots__ = ("granted", "reason", "server_time_ms")
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    granted: bool
+    reason: str
+    server_time_ms: int
+    def __init__(self, granted: _Optional[bool] = ..., reason: _Optional[str] = ..., server_time_ms: _Optional[int] = ...) -> None: ...

@@ -175,6 +175,16 @@ class ModelDeliveryStub:
                 request_serializer=schemas_dot_proto_dot_delivery__pb2.ReportRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_delivery__pb2.ReportResponse.FromString,
                 _registered_method=True)
+        self.FetchPermits = channel.unary_unary(
+                '/edgeloop.v1.ModelDelivery/FetchPermits',
+                request_serializer=schemas_dot_proto_dot_delivery__pb2.FetchPermitsRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_delivery__pb2.FetchPermitsResponse.FromString,
+                _registered_method=True)
+        self.ClaimPermit = channel.unary_unary(
+                '/edgeloop.v1.ModelDelivery/ClaimPermit',
+                request_serializer=schemas_dot_proto_dot_delivery__pb2.ClaimPermitRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_delivery__pb2.ClaimPermitResponse.FromString,
+                _registered_method=True)
 
 
 class ModelDeliveryServicer:
@@ -209,6 +219,20 @@ class ModelDeliveryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchPermits(self, request, context):
+        """Permits for excerpts that the device has not settled; takes what became of others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClaimPermit(self, request, context):
+        """Asked before a permit is followed: from the answer on it cannot be revoked any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelDeliveryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +255,16 @@ def add_ModelDeliveryServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=schemas_dot_proto_dot_delivery__pb2.ReportRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_delivery__pb2.ReportResponse.SerializeToString,
+            ),
+            'FetchPermits': grpc.unary_unary_rpc_method_handler(
+                    servicer.FetchPermits,
+                    request_deserializer=schemas_dot_proto_dot_delivery__pb2.FetchPermitsRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_delivery__pb2.FetchPermitsResponse.SerializeToString,
+            ),
+            'ClaimPermit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimPermit,
+                    request_deserializer=schemas_dot_proto_dot_delivery__pb2.ClaimPermitRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_delivery__pb2.ClaimPermitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -342,6 +376,60 @@ class ModelDelivery:
             '/edgeloop.v1.ModelDelivery/Report',
             schemas_dot_proto_dot_delivery__pb2.ReportRequest.SerializeToString,
             schemas_dot_proto_dot_delivery__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchPermits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.ModelDelivery/FetchPermits',
+            schemas_dot_proto_dot_delivery__pb2.FetchPermitsRequest.SerializeToString,
+            schemas_dot_proto_dot_delivery__pb2.FetchPermitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimPermit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.ModelDelivery/ClaimPermit',
+            schemas_dot_proto_dot_delivery__pb2.ClaimPermitRequest.SerializeToString,
+            schemas_dot_proto_dot_delivery__pb2.ClaimPermitResponse.FromString,
             options,
             channel_credentials,
             insecure,

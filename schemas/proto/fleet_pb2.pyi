@@ -115,3 +115,29 @@ class RevokeCertificateRequest(_message.Message):
     certificate_pem: bytes
     reason: str
     def __init__(self, serial: _Optional[str] = ..., certificate_pem: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class GrantPermitRequest(_message.Message):
+    __slots__ = ("signed", "reason")
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    signed: bytes
+    reason: str
+    def __init__(self, signed: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RevokePermitRequest(_message.Message):
+    __slots__ = ("permit_id", "reason")
+    PERMIT_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    permit_id: str
+    reason: str
+    def __init__(self, permit_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ListPermitsRequest(_message.Message):
+    __slots__ = ("device_id", "permit_id", "limit")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    PERMIT_ID_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    permit_id: str
+    limit: int
+    def __init__(self, device_id: _Optional[str] = ..., permit_id: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...

@@ -120,6 +120,21 @@ class FleetAdminStub:
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.RevokeCertificateRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
                 _registered_method=True)
+        self.GrantPermit = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/GrantPermit',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.GrantPermitRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
+        self.RevokePermit = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/RevokePermit',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.RevokePermitRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
+        self.ListPermits = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/ListPermits',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.ListPermitsRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
 
 
 class FleetAdminServicer:
@@ -234,6 +249,26 @@ class FleetAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GrantPermit(self, request, context):
+        """Roles: approver. Stores a permit for an excerpt that the caller has signed; revokes one that was not claimed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokePermit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPermits(self, request, context):
+        """Roles: viewer, labeller, operator, approver.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -320,6 +355,21 @@ def add_FleetAdminServicer_to_server(servicer, server):
             'RevokeCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeCertificate,
                     request_deserializer=schemas_dot_proto_dot_fleet__pb2.RevokeCertificateRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'GrantPermit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantPermit,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.GrantPermitRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'RevokePermit': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokePermit,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.RevokePermitRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'ListPermits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPermits,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.ListPermitsRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
             ),
     }
@@ -782,6 +832,87 @@ class FleetAdmin:
             target,
             '/edgeloop.v1.FleetAdmin/RevokeCertificate',
             schemas_dot_proto_dot_fleet__pb2.RevokeCertificateRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantPermit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/GrantPermit',
+            schemas_dot_proto_dot_fleet__pb2.GrantPermitRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokePermit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/RevokePermit',
+            schemas_dot_proto_dot_fleet__pb2.RevokePermitRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPermits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/ListPermits',
+            schemas_dot_proto_dot_fleet__pb2.ListPermitsRequest.SerializeToString,
             schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
             options,
             channel_credentials,

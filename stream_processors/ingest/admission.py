@@ -32,8 +32,9 @@ from schemas.events import (
     decode_events,
     parse_event,
 )
+from schemas.excerpt_event import Excerpt
 from schemas.profile import Profile
-from schemas.topics import ALERT, BOOKS, DEVICE_STATE, LABEL, LANES_OF, SUMMARY, TELEMETRY
+from schemas.topics import ALERT, BOOKS, DEVICE_STATE, EXCERPT, LABEL, LANES_OF, SUMMARY, TELEMETRY
 from schemas.version_names import VersionHeader
 from stream_processors.ingest.boot_owners import Assignments, BootOwners
 from stream_processors.ingest.marks import LaneMarks
@@ -44,10 +45,12 @@ from stream_processors.unread_range import UnreadRange
 
 ROWS_OF = {TELEMETRY.base: b"telemetry", SUMMARY.base: b"summaries", BOOKS.base: b"books"}
 """Kind of rows, as their schema's metadata has it, by topic."""
-EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState]] = {
+AnyEvent = Alert | Label | DeviceState | Excerpt
+EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState] | type[Excerpt]] = {
     ALERT.base: Alert,
     LABEL.base: Label,
     DEVICE_STATE.base: DeviceState,
+    EXCERPT.base: Excerpt,
 }
 """The JSON event of each topic that carries events."""
 MAX_CLAIMED_ROWS = 65_536
@@ -139,7 +142,7 @@ class Admitted(NamedTuple):
     message: RawMessage
     envelope: Envelope
     rows: RowSpan | None = None
-    events: tuple[Alert | Label | DeviceState, ...] = ()
+    events: tuple[AnyEvent, ...] = ()
     foreign: Mapping[int, MessageError] | None = None
 
     @property
@@ -277,9 +280,12 @@ def open_message(
         return Admitted(message, envelope, RowSpan(rows, 0, rows.num_rows), foreign=foreign or None)
     if message.topic == DEVICE_STATE.base and envelope.schema == JSON_LINES_SCHEMA:
         return _open_states(message, envelope, device, owners, hop_s)
-    if envelope.schema != JSON_SCHEMA or envelope.n_rows != 1:
+    is_excerpt = message.topic == EXCERPT.base  # its rows are instants
+    if envelope.schema != JSON_SCHEMA or (envelope.n_rows != 1 and not is_excerpt):
         raise DecodeError(f"{message.topic} carries one JSON event a message")
     event = parse_event(kind, message.value)
+    if isinstance(event, Excerpt) and event.n != envelope.n_rows:
+        raise DecodeError(f"n_rows is {envelope.n_rows}, but the excerpt holds {event.n} instants")
     if isinstance(event, Label):
         _check_label(event, device)
     else:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from schemas.boot_ids import boot_tag, boot_tags, gateway_tag
 from schemas.errors import ForeignBootError, MessageError
 from schemas.events import Alert, DeviceState
+from schemas.excerpt_event import Excerpt
 from schemas.instants import from_us, to_us
 from stream_processors.job import State
 
@@ -113,7 +114,7 @@ class BootOwners:
         boots = zip(rows.column("device_id").to_pylist(), rows.column("boot_id").to_pylist(), strict=True)
         return {n: refused[boot] for n, boot in enumerate(boots) if boot in refused} if refused else {}
 
-    def check_event(self, event: Alert | DeviceState, sender: KnownProducer, hop_s: float) -> None:
+    def check_event(self, event: Alert | DeviceState | Excerpt, sender: KnownProducer, hop_s: float) -> None:
         """Return if the producer may send this event.
 
         Raises:

@@ -18,6 +18,8 @@ from schemas.errors import (
     ProfileVersionError,
     UnknownVersionError,
 )
+from schemas.excerpt_event import Excerpt
+from schemas.excerpt_table import EXCERPT_PREFIX, excerpts_table_name
 from schemas.tables import (
     ALERTS,
     BOOKS,
@@ -31,6 +33,7 @@ from schemas.tables import (
 from schemas.version_names import VersionHeader
 from stream_processors.ingest.admission import Admitted, Claimed, DeviceDirectory, is_duplicate
 from stream_processors.ingest.boot_owners import BootOwners
+from stream_processors.ingest.excerpt_landing import check_excerpt, excerpt_judge, land_excerpts
 from stream_processors.ingest.landing import land_events, land_statements, land_telemetry
 from stream_processors.ingest.lane_gaps import lane_gaps
 from stream_processors.ingest.lanes import Lanes
@@ -114,6 +117,7 @@ class Ingest:
         DEVICE_STATES.name,
         QUARANTINE.name,
         LANE_GAPS.name,
+        f"{EXCERPT_PREFIX}*",
     )
 
     def __init__(self, directory: DeviceDirectory) -> None:
@@ -204,7 +208,11 @@ class Ingest:
         work.lanes.check(envelope)
         if message.topic == topics.TELEMETRY.base:
             self._directory.judge_of(envelope.profile, envelope.version, envelope.producer)
+        judge = excerpt_judge(claimed, self._directory) if message.topic == topics.EXCERPT.base else None
         admitted = one.open(claimed, self._directory, work.owners)
+        for event in admitted.events if judge is not None else ():
+            if judge is not None and isinstance(event, Excerpt):
+                check_excerpt(event, judge)
         missing = work.lanes.add(envelope, message.timestamp_ms)
         if missing:
             work.counters[message.topic, "missing_messages"] += missing
@@ -214,6 +222,9 @@ class Ingest:
         for what in ("received", "landed"):
             work.counters[topic, f"{what}_messages"] += len(group)
         work.counters[topic, "received_rows"] += sum(a.envelope.n_rows for a in group)
+        if topic == topics.EXCERPT.base:
+            self._land_excerpts(profile_name, group, work)
+            return
         if topic in EVENTS:
             schema, table = EVENTS[topic]
             landed = land_events(group, schema, profile_name)
@@ -230,6 +241,13 @@ class Ingest:
         work.counters[topic, "landed_rows"] += landed.rows.num_rows
         if landed.refused.num_rows:
             _refuse_rows(topic, group, landed.refused, work)
+
+    def _land_excerpts(self, profile_name: str, group: list[Admitted], work: _Work) -> None:
+        first = group[0].envelope  # all of them name the same version
+        judge = self._directory.judge_of(profile_name, first.version, first.producer)
+        rows = land_excerpts(group, judge)
+        work.rows[excerpts_table_name(profile_name)].append(rows)
+        work.counters[topics.EXCERPT.base, "landed_rows"] += rows.num_rows
 
 
 def _refuse_rows(topic: str, group: list[Admitted], refused: pa.Table, work: _Work) -> None:

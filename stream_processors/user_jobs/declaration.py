@@ -17,8 +17,9 @@ from feature_store.job_status import JOBS_FOLDER
 from feature_store.lake import Lake
 from schemas.durable import DISK
 from schemas.errors import OperatorError
+from schemas.excerpt_table import EXCERPT_PREFIX, holds_excerpts
 from schemas.tables import AGGREGATES, DRIFT, FIXED_TABLES, PROVENANCE, TableSpec, telemetry_table_name
-from schemas.topics import TASK_TOPICS
+from schemas.topics import EXCERPT, TASK_TOPICS
 from schemas.view_specs import BOOKS_STATEMENTS, DERIVED_VIEWS
 from stream_processors.ingest.ingest_job import Ingest
 from stream_processors.job import Job
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 EARLIEST = "earliest"
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_TOPICS = frozenset(t.base for t in TASK_TOPICS)
-_READABLE = (*Ingest.writes, AGGREGATES.name, DRIFT.name)
+_TOPICS = frozenset(t.base for t in TASK_TOPICS if t is not EXCERPT)
+_READABLE = (*(w for w in Ingest.writes if not holds_excerpts(w)), AGGREGATES.name, DRIFT.name)
 """Tables that the built-in jobs write in the task's commits."""
 _TAKEN = frozenset(
     {*(t.name for t in FIXED_TABLES), *(v.name for v in DERIVED_VIEWS), BOOKS_STATEMENTS, "telemetry"}
@@ -135,7 +136,7 @@ def _check_table(job: str, spec: TableSpec) -> None:
         raise OperatorError(f"`tables` of job '{job}' must hold TableSpec values, not {type(spec).__name__}")
     if not _TABLE_NAME.fullmatch(spec.name):
         raise OperatorError(f"table name {spec.name!r}: a letter, then letters, digits, _ and -, 64 at most")
-    if spec.name in _TAKEN or spec.name.startswith(telemetry_table_name("")):
+    if spec.name in _TAKEN or spec.name.startswith((telemetry_table_name(""), EXCERPT_PREFIX)):
         raise OperatorError(f"table name {spec.name!r} is taken by edgeloop: give yours another name")
     held = {f.name: f.type for f in spec.schema}
     lacking = [f.name for f in PROVENANCE if held.get(f.name) != f.type]

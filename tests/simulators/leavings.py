@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from infra.kafka.kafka_admin import KafkaAdmin
 from schemas.envelope import decode_rows, read_envelope
 from schemas.events import JSON_LINES_SCHEMA, JSON_SCHEMA, decode_events
+from schemas.excerpt_event import Excerpt
 from schemas.packed_schemas import packed_books_rows, packed_summary_rows
 from schemas.profile import Profile
 from schemas.row_schemas import telemetry_rows
-from schemas.topics import DEVICE_TOPICS
+from schemas.topics import DEVICE_TOPICS, EXCERPT
 
 MARK = 0xBEEF
 RUN = 3
@@ -93,6 +94,9 @@ class Leavings:
             elif envelope.schema == JSON_LINES_SCHEMA:
                 for event in decode_events(message.value, envelope.raw_bytes, envelope.n_rows):
                     self.raw.append((base, event))
+            elif base == EXCERPT.base:
+                for channel, values in Excerpt.model_validate_json(message.value).values().items():
+                    self.columns.append((f"{base} {channel}", values))
             else:
                 assert envelope.schema == JSON_SCHEMA, envelope.schema
 

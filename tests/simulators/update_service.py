@@ -47,6 +47,7 @@ from schemas.channel_documents import (
     model_role,
 )
 from schemas.cohorts import EVERYBODY, SaltedShare
+from schemas.excerpt_permit import SignedPermit
 from schemas.join import JoinBundle
 from schemas.proto import delivery_pb2 as pb
 from schemas.proto import delivery_pb2_grpc as rpc
@@ -164,6 +165,8 @@ class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliverySer
         self.calls: Counter[str] = Counter()  # by method, those it refused too
         self.requests: list[tuple[str, bytes, Message]] = []
         self.enrolled: list[str] = []
+        self.permits: list[bytes] = []  # signed, for whoever asks
+        self.outcomes: list[pb.PermitOutcome] = []
         self.renewed: list[str] = []
         self.certificate_life = LIFE
         self.chunk_bytes = 64 * 1024
@@ -322,6 +325,17 @@ class UpdateService(ModelPublisher, rpc.EnrollmentServicer, rpc.ModelDeliverySer
         if request.report_no not in {r.report_no for r in known}:
             known.append(request)
         return pb.ReportResponse(server_time_ms=_now_ms())
+
+    def FetchPermits(self, request, context):  # noqa: N802
+        self._check(context, "FetchPermits")
+        self.outcomes += request.outcomes
+        found = [SignedPermit.from_bytes(data) for data in self.permits]
+        handed = [pb.HandedPermit(permit_id=s.permit.permit_id, signed=s.to_bytes()) for s in found]
+        return pb.FetchPermitsResponse(permits=handed, server_time_ms=_now_ms())
+
+    def ClaimPermit(self, request, context):  # noqa: N802
+        self._check(context, "ClaimPermit")
+        return pb.ClaimPermitResponse(granted=True, server_time_ms=_now_ms())
 
     def results(self, device_id: str) -> list[str]:
         """Results that the device reported, in order."""

@@ -1,0 +1,1 @@
+"""Excerpts: raw samples that leave by an approver's permit and the wearer's consent, or not at all."""

@@ -94,8 +94,8 @@ def required_bank(root: Path, profile: Profile) -> str:
     digest = newest_bank(root, profile.name) or ("" if shipped is None else shipped.digest)
     if not digest:
         raise DatasetError(
-            f"profile {profile.name} has no model yet, and no faults to choose one by: run `edgeloop model fit "
-            f"{profile.name}` on its history first"
+            f"profile {profile.name} has no model yet, and no faults to choose one by: run `edgeloop model "
+            f"fit {profile.name}` on its history first"
         )
     return digest
 

@@ -110,7 +110,7 @@ def measure(seconds: float, hop: int) -> dict[str, Any]:
         cleanup.enter_context(_server(order))
         edge.start()
         cleanup.callback(edge.stop)
-        until(lambda: (folder / "samples").exists(), "the source to open", 120)
+        until((folder / "samples").exists, "the source to open", 120)
         begun, cpu = time.monotonic(), _cpu_s(edge)
         feeder = _feeder(folder / "samples", seconds)
         cleanup.callback(feeder.wait)

@@ -21,8 +21,8 @@ from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
 SEED = 20260101
-DEVICES = 40
-RUNS = 4
+DEVICES = 24
+RUNS = 3
 RUN_WINDOWS = 125
 """Windows of one cycle that touch: a run is a whole cycle."""
 HORIZON_CYCLES = 1000
@@ -31,10 +31,10 @@ SCRIPT = "infra/factory.py"
 FAULTS = {f"joint_wear_{j}": f"current_{j}" for j in (1, 2)}
 """Wear by joint, with the channel that the generator takes. A collision or a slip is over before anything
 could be learnt of it: their outputs have laws of their own."""
-SEVERITIES = (0.3, 0.6, 1.0)
+SEVERITIES = (0.5, 1.0, 2.0)
 FAULT_DEVICES = 8
 FAULT_CYCLE = 4
-FAULT_WINDOWS = (14, 30, 60, 72, 98, 110)
+FAULT_WINDOWS = (20, 24, 61, 65, 101, 105)
 """Of the cycle's: in the middle of the arm's moves, where a worn gear shows."""
 GOLDEN_WINDOWS = (24, 26)
 

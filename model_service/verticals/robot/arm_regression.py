@@ -27,11 +27,18 @@ NEEDED = (
 """Features of the motion."""
 EXPLAINED = ("current_1_mean", "current_2_mean", "wheel_current_mean", "acceleration_x_mean")
 """Features that are expected of it, in the order of the residuals."""
-ARM_TERMS, WHEEL_TERMS = 13, 4
+ROUGH = ("current_1_ripple", "current_2_ripple", "acceleration_x_std", "acceleration_z_std")
+"""Features whose logarithms grow with the speed of what causes them."""
+SPEEDS = ("velocity_1_mean", "velocity_2_mean", "wheel_speed_mean", "wheel_speed_mean")
+"""Of each of ``ROUGH``."""
+ARM_TERMS, WHEEL_TERMS, ROUGH_TERMS = 13, 4, 3
 CREEP = 0.05
 """rad/s within which friction changes its sign, in the fit: a window's mean is not sharper."""
 RIDGE = 1e-6
 """Of the mean square of each term: terms that do not move in the rows get no wild coefficients."""
+SLOW = 0.3
+"""rad/s from which a speed makes a current ripple or a vehicle shake."""
+SMALLEST = 1e-6
 DIGITS = 5
 
 
@@ -42,16 +49,37 @@ class MotionFit:
     Attributes:
         arm: Shape (``ARM_TERMS``, 2), of the currents of the joints.
         wheel: Shape (``WHEEL_TERMS``, 2), of the wheel's current and the vehicle's acceleration.
+        rough: Shape (4, ``ROUGH_TERMS``), of the logarithms of ``ROUGH``.
     """
 
     arm: Array
     wheel: Array
+    rough: Array
 
     def residuals(self, features: Array, names: Sequence[str]) -> Array:
         """What is not explained, shape (n, 4), in the units of ``EXPLAINED``."""
         given = _columns(features, names, EXPLAINED)
         arm, wheel = arm_terms(features, names), wheel_terms(features, names)
         return np.asarray(given - np.hstack([arm @ self.arm, wheel @ self.wheel]))
+
+    def roughness(self, features: Array, names: Sequence[str]) -> Array:
+        """By how much the logarithms of ``ROUGH`` are larger than expected, shape (n, 4)."""
+        given = np.log(np.maximum(_columns(features, names, ROUGH), SMALLEST))
+        speeds = _columns(features, names, SPEEDS)
+        expected = [rough_terms(speeds[:, k]) @ self.rough[k] for k in range(len(ROUGH))]
+        return np.asarray(given - np.stack(expected, axis=1))
+
+    def write_roughness(self, writer: GraphWriter, features: str, names: Sequence[str]) -> str:
+        """Adds ``roughness`` to a graph: (B, F) to (B, 4)."""
+        at, by = (writer.ints(*(names.index(n) for n in which)) for which in (ROUGH, SPEEDS))
+        given = writer.op("Max", writer.op("Gather", features, at, axis=1), writer.floats(SMALLEST))
+        speed = writer.op("Abs", writer.op("Gather", features, by, axis=1))
+        faster = writer.op(
+            "Log", writer.op("Add", writer.op("Div", speed, writer.floats(SLOW)), writer.floats(1.0))
+        )
+        base, slope, line = (_constant(writer, self.rough[:, k].reshape(1, -1)) for k in range(ROUGH_TERMS))
+        grown = writer.op("Add", writer.op("Mul", faster, slope), writer.op("Mul", speed, line))
+        return writer.op("Sub", writer.op("Log", given), writer.op("Add", grown, base))
 
     def write(self, writer: GraphWriter, features: str, names: Sequence[str]) -> str:
         """Adds ``residuals`` to a graph: (B, F) to (B, 4)."""
@@ -66,7 +94,11 @@ def fit_motion(features: Array, names: Sequence[str]) -> MotionFit:
     """The fit on rows of healthy windows, shape (n, F)."""
     given = _columns(features, names, EXPLAINED)
     arm = _least_squares(arm_terms(features, names), given[:, :2])
-    return MotionFit(arm, _least_squares(wheel_terms(features, names), given[:, 2:]))
+    wheel = _least_squares(wheel_terms(features, names), given[:, 2:])
+    logs = np.log(np.maximum(_columns(features, names, ROUGH), SMALLEST))
+    speeds = _columns(features, names, SPEEDS)
+    rough = [_least_squares(rough_terms(speeds[:, k]), logs[:, k]) for k in range(len(ROUGH))]
+    return MotionFit(arm, wheel, np.stack(rough))
 
 
 def arm_terms(features: Array, names: Sequence[str]) -> Array:
@@ -95,6 +127,12 @@ def wheel_terms(features: Array, names: Sequence[str]) -> Array:
     """Terms of the wheel's current and the vehicle's acceleration, shape (n, ``WHEEL_TERMS``)."""
     speed, rate = _columns(features, names, NEEDED[6:]).T
     return np.stack([rate, speed, np.tanh(speed), np.ones_like(speed)], axis=1)
+
+
+def rough_terms(speed: Array) -> Array:
+    """Terms of the logarithm of a roughness, shape (n, ``ROUGH_TERMS``)."""
+    fast = np.abs(speed)
+    return np.stack([np.ones_like(fast), np.log1p(fast / SLOW), fast], axis=1)
 
 
 def _least_squares(terms: Array, given: Array) -> Array:

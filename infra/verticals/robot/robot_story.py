@@ -18,10 +18,10 @@ class RobotStory:
     """See ``StoryTeller``.
 
     Attributes:
-        size: Fifty windows a second of each robot: ten of them, broker and cloud share two cores.
+        size: Twenty windows a second of each robot: fleet, broker and cloud share two cores.
     """
 
-    size = DemoSize(devices=10, seconds=200.0)
+    size = DemoSize(devices=8, seconds=200.0)
 
     def __call__(self, sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
         """What happens to the robots of these sites.

@@ -29,6 +29,18 @@ def change(kind, **given):
     return Injection(kind=kind, start_s=0.0, **given)
 
 
+def tips(samples):
+    """Where the tip is at each sample, shape (n, 2)."""
+    angles = samples[:, [CHANNELS.index(f"position_{j}") for j in (1, 2)]].astype(float)
+    return np.array([ArmBody().tip(tuple(q)) for q in angles])
+
+
+def inwards(samples, at):
+    """Unit vector in which the tip moves at a sample."""
+    way = tips(samples)[at + 2] - tips(samples)[at - 2]
+    return way / np.linalg.norm(way)
+
+
 def test_motion_under_the_torques_of_a_motion_is_that_motion():
     rng, body = np.random.default_rng(3), ArmBody()
     q, dq, ddq = (rng.normal(size=(50, 2)) for _ in range(3))
@@ -65,11 +77,13 @@ def test_a_heavier_tool_loads_both_joints_and_moves_nothing():
     assert all(abs(v) < 1e-6 for name, v in mean.items() if not name.startswith("current_"))
 
 
-def test_a_strike_stops_the_arm_short_and_the_cycle_still_ends_at_home():
+def test_the_tip_does_not_pass_what_it_strikes_and_the_cycle_still_ends_at_home():
     free, struck = robot().block(0, CYCLE), robot(change("collision")).block(0, CYCLE)
     first = np.flatnonzero(np.abs(struck - free).max(axis=1) > 0)[0]
-    speed = CHANNELS.index("velocity_1")
-    assert np.abs(struck[first + 25, speed]) < 0.5 * np.abs(free[first + 25, speed])
+    deep = [tips(samples)[first + 50] @ inwards(free, first) for samples in (free, struck)]
+    face = tips(free)[first] @ inwards(free, first)
+    assert deep[0] - face > 0.04
+    assert -0.02 < deep[1] - face < 0.02
     places = [CHANNELS.index(f"position_{j}") for j in (1, 2)]
     assert struck[-1, places] == pytest.approx(free[-1, places], abs=0.01)
 

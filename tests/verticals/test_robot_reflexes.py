@@ -123,7 +123,7 @@ def test_a_fit_explains_the_currents_of_whatever_tool_it_has_seen():
     spread = before.residuals(usual, NAMES).std(axis=0)
     assert spread[0] < 0.1 * usual[:, NAMES.index(EXPLAINED[0])].std()
     assert np.abs(before.residuals(heavy, NAMES)[:, :2]).mean() > 5 * spread[:2].max()
-    assert after.residuals(heavy, NAMES).std(axis=0) == pytest.approx(spread, rel=0.3)
+    assert after.residuals(heavy, NAMES).std(axis=0) == pytest.approx(spread, rel=0.5)
 
 
 def test_the_trainer_gives_the_same_bytes_and_refuses_a_profile_without_its_features():

@@ -66,7 +66,7 @@ class RateOfChange(_OfTen):
         """See ``FeatureKind``."""
         weights = writer.constant(line_weights().astype(np.float32).reshape(1, SAMPLES, 1))
         weighted = writer.op("Mul", self._write_filled(writer, window), weights)
-        return writer.op("ReduceSum", weighted, writer.ints(1), keepdims=0)
+        return writer.op("ReduceSum", weighted, writer.ints(1, 2), keepdims=0)
 
 
 class Ripple(_OfTen):

@@ -156,18 +156,23 @@ def measure(n: int) -> dict[str, Any]:
 
 def _bare(path: Path, n: int) -> dict[str, Any]:
     """The same line to the same server at the same pace, from one thread that waits for each answer."""
-    one_way, round_trip = [], []
+    pairs = bare_trips(path, n, 1 / RATE_HZ)
+    return {"one_way": _quantiles([p[0] for p in pairs]), "round_trip": _quantiles([p[1] for p in pairs])}
+
+
+def bare_trips(path: Path, n: int, pause_s: float) -> list[tuple[int, int]]:
+    """Nanoseconds to the receipt and of the round trip, of ``n`` orders to a ``SERVER``."""
+    found = []
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(str(path))
         for number in range(n):
-            time.sleep(1 / RATE_HZ)
+            time.sleep(pause_s)
             line = order_line(ActionOrder(DEVICE, "move", 0.1, numbers={"torque": 0.5}), number, None)
             sent_ns = time.monotonic_ns()
             link.sendall(line)
             answer = json.loads(link.recv(4096))
-            round_trip.append(time.monotonic_ns() - sent_ns)
-            one_way.append(answer["received_ns"] - sent_ns)
-    return {"one_way": _quantiles(one_way), "round_trip": _quantiles(round_trip)}
+            found.append((answer["received_ns"] - sent_ns, time.monotonic_ns() - sent_ns))
+    return found
 
 
 def _device(folder: Path, path: Path, n: int) -> dict[str, Any]:

@@ -267,7 +267,6 @@ class Device:
             meters={
                 "windows": windows,
                 "raw_bytes": windows * self._raw_bytes,
-                "feature_bytes": self._host.meters.unfiltered_bytes(self.device_id, sensed),
                 **self._scorer.take_counts(),
                 **({} if self._function is None else self._function.take_counts()),
             },
@@ -275,6 +274,7 @@ class Device:
             model_version=self._models.active.version,
             absurd=self._scorer.take_absurd(),
             boots=boots,
+            sensed=sensed,
         )
         self._at_risk = self._filter.held
         return update

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,6 +48,8 @@ class DeviceUpdate:
         model_version: Version of the model in force.
         absurd: Largest share that each channel lost to values outside its range, where that was too much.
         boots: Terms of the boots that began since the start, as far as rows of theirs may be in it.
+        sensed: Every row since the last update, until it is weighed what sending all of them would take:
+            that takes milliseconds, which the sensing loop has not.
     """
 
     device_id: str
@@ -66,3 +68,4 @@ class DeviceUpdate:
     model_version: str
     absurd: Mapping[str, float] = field(default_factory=dict)
     boots: Mapping[int, BootTerms] = field(default_factory=dict)
+    sensed: Sequence[Row] = ()

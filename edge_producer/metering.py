@@ -19,7 +19,7 @@ ENVELOPE_BYTES = 225
 
 
 class Meters:
-    """Meters of one process, shared by its devices; written by the sensing thread only.
+    """Meters of one process, shared by its devices; latencies are written by the sensing thread only.
 
     Args:
         profile: Profile of the devices.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from edge_producer.calm_time import CalmTime
 from edge_producer.certificate_files import CertificateWatch
 from edge_producer.clock import Clock, SteadyClock
 from edge_producer.config_switch import ConfigSwitch, DeviceConfigs
@@ -134,6 +135,7 @@ class Runner:
         self._lose_states(spool)
         self._relearn = RelearnRequests(settings.state_dir, settings.devices, parts.disk)
         self._hand_over = HandOver(self._devices, settings.commit_interval_s, settings.row_wait_s)
+        self._calm = CalmTime(self._profile.sampling.hop_s, len(settings.devices))
         self._started_s = 0.0
         self._first_event: datetime | None = None
 
@@ -318,8 +320,10 @@ class Runner:
                 self._follow_profiles(wanted)
             if isinstance(item, Window):
                 self._process(item, flat_out=flat_out)
-            if not self._export_if_due(everything=flat_out) and isinstance(item, SourceWait):
-                until_export = self._hand_over.wait_s(time.monotonic())
+            calm_s = self._calm.wait_s(time.monotonic(), window=isinstance(item, Window))
+            handed = not calm_s and self._export_if_due(everything=flat_out)
+            if not handed and isinstance(item, SourceWait):
+                until_export = max(self._hand_over.wait_s(time.monotonic()), calm_s)
                 item.wait(min(item.most_s, until_export, self._fail_safe.interval_s, STOP_WITHIN_S))
             while flat_out and self._writer.crowded and not stop.is_set():
                 self._writer.wait_for_room(CROWDED_WAIT_S)

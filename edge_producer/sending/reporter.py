@@ -9,6 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from schemas.row_schemas import BOOK_COUNTS
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
+FEATURE_BYTES = "feature_bytes"
+"""Counts what sending every row would have taken."""
 Phase = Literal["sensing", "draining", "stopped"]
 
 
@@ -77,6 +80,14 @@ class Reporter:
         """Go by another profile from here on."""
         self._profile = profile
         self.period_us = round(profile.summaries.period_s * 1e6)
+
+    def weighed(self, update: DeviceUpdate) -> DeviceUpdate:
+        """An update that counts what sending all rows that it sensed would have taken."""
+        if not update.sensed:
+            return update
+        taken = self._meters.unfiltered_bytes(update.device_id, update.sensed)
+        counts = {**update.meters, FEATURE_BYTES: update.meters.get(FEATURE_BYTES, 0) + taken}
+        return replace(update, sensed=(), meters=counts)
 
     def note(self, update: DeviceUpdate) -> None:
         """Remember a device's newest boot and decision, and what its channels lost since its last report."""

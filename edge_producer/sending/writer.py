@@ -253,6 +253,7 @@ class Writer:
             more = self._backlog.updates > 0
             self._commit_now = self._commit_now or (more and not tight) or not has_room
             self._changed.notify_all()
+        updates = [self._reporter.weighed(update) for update in updates]
         answers, self._answers = self._answers, DeliveryReports()
         # Step 3: all or nothing.
         try:

@@ -20,6 +20,8 @@ from schemas.row_schemas import GIVES_WAY, Stratum
 
 UNKEPT_ALERTS, UNKEPT_SUMMARIES, UNKEPT_MOMENTS = "alerts_unkept", "summaries_unkept", "moments_dropped"
 """Names of the counters of what could not be kept; rows are counted from the lines."""
+UNWEIGHED = "rows_unweighed"
+"""Counts rows that are not in ``feature_bytes``."""
 LEAST_ENTRY = 32 * 1024
 """Bytes of updates that are taken where there is no room: counts alone, which mostly change what is there."""
 _ALERT_BYTES, _SUMMARY_BYTES = 1500, 250
@@ -115,7 +117,7 @@ class UpdateBacklog:
 
     def _bound(self, limits: BacklogLimits) -> None:
         merged = [merge_updates(waiting) for waiting in self._waiting.values()]
-        merged = _bound_rows(merged, limits.rows)
+        merged = _bound_sensed(_bound_rows(merged, limits.rows), limits.rows)
         merged = _bound_lines(merged, limits.lines)
         merged = _bound_events(merged, limits)
         self._waiting = {update.device_id: [update] for update in merged}
@@ -141,6 +143,7 @@ def merge_updates(updates: list[DeviceUpdate]) -> DeviceUpdate:
         alerts=[alert for update in updates for alert in update.alerts],
         meters=dict(meters),
         boots={boot_id: terms for update in updates for boot_id, terms in update.boots.items()},
+        sensed=[row for update in updates for row in update.sensed],
     )
 
 
@@ -229,6 +232,21 @@ def _bound_rows(updates: list[DeviceUpdate], limit: int) -> list[DeviceUpdate]:
         dropped.setdefault(number, []).append(key)
         excess -= sizes[number, key]
     return [without_rows(update, dropped.get(n, ())) for n, update in enumerate(updates)]
+
+
+def _bound_sensed(updates: list[DeviceUpdate], limit: int) -> list[DeviceUpdate]:
+    """Leave unweighed, and count, the oldest of the rows that wait to be weighed."""
+    if sum(len(update.sensed) for update in updates) <= limit:
+        return updates
+    share = round(limit * _RELIEF) // len(updates)
+    return [
+        replace(
+            update,
+            sensed=update.sensed[len(update.sensed) - min(share, len(update.sensed)) :],
+            meters=_counted(update, UNWEIGHED, max(len(update.sensed) - share, 0)),
+        )
+        for update in updates
+    ]
 
 
 def _bound_lines(updates: list[DeviceUpdate], limit: int) -> list[DeviceUpdate]:

@@ -9,6 +9,8 @@ import typer
 from infra.cli.app import interruptible, session
 from infra.cli.console import AsJson, show_json, stderr, stdout
 
+OF_DEMO = "as the profile's demo has it"
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -18,8 +20,13 @@ def register(app: typer.Typer) -> None:
 def demo(
     ctx: typer.Context,
     profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")] = "machine",
-    devices: Annotated[int, typer.Option(min=1, max=1000, help="Simulated devices, at two sites.")] = 20,
-    seconds: Annotated[float, typer.Option(min=20, help="Length of the simulation.")] = 180.0,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Simulated devices, at two sites.", show_default=OF_DEMO),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=20, help="Length of the simulation.", show_default=OF_DEMO)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same simulation.")] = 7,
     loop: Annotated[
         bool, typer.Option("--loop/--no-loop", help="Run the learning loop too, or the pipeline alone.")
@@ -38,9 +45,9 @@ def demo(
     console = stderr() if as_json else stdout()
     if (played := in_minutes(profile)) != profile:
         console.print(f"plays {played}: {profile} with timings of minutes")
-    request = DemoRequest(played, devices, seconds, seed, loop)
     try:
         with interruptible():
+            request = DemoRequest.of(played, devices, seconds, seed, loop=loop)
             found = run_demo(session(ctx).settings(), request, console)
     except KeyboardInterrupt:
         console.print("stopped; what was not sent stays spooled, the lake keeps what has landed")

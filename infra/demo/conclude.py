@@ -1,5 +1,7 @@
 """Puts the report of a demo together from what it left: spools, log, lake and model registry."""
 
+# ruff: noqa: S608  # the names in queries are those of a story and a profile that ship
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from edge_producer.sources.scenario import truth
 from feature_store import connect, duck
 from feature_store.result_text import as_table
 from infra.audit import AuditScope, take_books
@@ -20,6 +21,7 @@ from infra.demo.loop_view import LoopReader
 from infra.demo.plan import SOUTH, DemoPlan
 from infra.demo.scenes import SceneResult
 from infra.demo.stage import DemoStage
+from infra.demo.story import DemoStory
 from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState, paired_quality, release_gain
@@ -28,30 +30,39 @@ from schemas.row_schemas import CONTEXT
 
 SETTLE_S = 10.0
 """Quality before the drift leaves out these first seconds, in which devices start."""
-_EXAMPLES = (
-    (
-        "Which machines raised alarms?",
-        "SELECT device_id, count(*) AS alarms, string_agg(DISTINCT action, ', ') AS actions, "
-        "min(event_time) AS first FROM alerts GROUP BY device_id ORDER BY first LIMIT 10",
-    ),
-    (
-        "What has drifted?",
-        "SELECT kind, feature, count(*) AS verdicts, round(max(size), 1) AS largest, min(detected) AS first "
-        "FROM drift GROUP BY ALL ORDER BY first LIMIT 10",
-    ),
-    (
-        "What was the mean temperature, exactly, of everything sensed?",
-        "SELECT round(sum(n * mean) / sum(n), 3) AS mean, sum(n) AS windows, min(min) AS lowest, "
-        "max(max) AS highest FROM summaries WHERE feature = 'temperature_mean'",
-    ),
-)
-_LOOP_EXAMPLES = (
-    (
-        "Which models ran, and where?",
-        "SELECT model_version, count(DISTINCT device_id) AS devices, min(period_start) AS first "
-        "FROM summaries WHERE feature = 'temperature_mean' GROUP BY ALL ORDER BY first",
-    ),
-)
+
+
+def _examples(story: DemoStory) -> tuple[tuple[str, str], ...]:
+    """Questions about the pipeline, with the SQL that answers each."""
+    feature = f"{story.drift_channel}_mean"
+    return (
+        (
+            f"Which {story.noun} raised alarms?",
+            "SELECT device_id, count(*) AS alarms, string_agg(DISTINCT action, ', ') AS actions, "
+            "min(event_time) AS first FROM alerts GROUP BY device_id ORDER BY first LIMIT 10",
+        ),
+        (
+            "What has drifted?",
+            "SELECT kind, feature, count(*) AS verdicts, round(max(size), 1) AS largest, "
+            "min(detected) AS first FROM drift GROUP BY ALL ORDER BY first LIMIT 10",
+        ),
+        (
+            f"What was the mean {story.drift_channel}, exactly, of everything sensed?",
+            "SELECT round(sum(n * mean) / sum(n), 3) AS mean, sum(n) AS windows, min(min) AS lowest, "
+            f"max(max) AS highest FROM summaries WHERE feature = '{feature}'",
+        ),
+    )
+
+
+def _loop_examples(story: DemoStory) -> tuple[tuple[str, str], ...]:
+    feature = f"{story.drift_channel}_mean"
+    return (
+        (
+            "Which models ran, and where?",
+            "SELECT model_version, count(DISTINCT device_id) AS devices, min(period_start) AS first "
+            f"FROM summaries WHERE feature = '{feature}' GROUP BY ALL ORDER BY first",
+        ),
+    )
 
 
 def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) -> DemoReport:
@@ -73,11 +84,12 @@ def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) ->
             "SELECT feature, detected FROM drift WHERE known_at >= ?", [stage.since]
         ).fetchall()
         live, outage = _latencies(stage, watcher, connection)
-        asked = _EXAMPLES if loop is None else _EXAMPLES + _LOOP_EXAMPLES
+        story = stage.plan.story
+        asked = _examples(story) if loop is None else _examples(story) + _loop_examples(story)
         examples = [_example(connection, question, sql) for question, sql in asked]
     return DemoReport(
         books=books,
-        alarms=outcome.score_alarms(alarms, truth(stage.plan.scenario)),
+        alarms=outcome.score_alarms(alarms, stage.plan.spans),
         drift=_score_drift(stage.plan, verdicts),
         bytes_raw=sum(m.get("raw_bytes", 0) for m in meters),
         bytes_features=sum(m.get("feature_bytes", 0) for m in meters),
@@ -103,11 +115,7 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     with closing(connect(stage.stack.lake_root)) as connection:
         periods = _periods(stage, connection)
         wear = _wear(stage, connection, reader, onset)
-    spans = [
-        paired_quality.LabelledSpan(s.device_id, s.start, s.end)
-        for s in truth(stage.plan.scenario)
-        if s.is_fault
-    ]
+    spans = [paired_quality.LabelledSpan(s.device_id, s.start, s.end) for s in stage.plan.spans if s.is_fault]
     judged = paired_quality.SpanTruth(spans, stage.profile.summaries.period_s, complete=True)
     old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
@@ -174,7 +182,7 @@ def _latencies(
     stage: DemoStage, watcher: LineWatcher, connection: Any
 ) -> tuple[outcome.Latency, outcome.Latency]:
     rows = connection.execute(
-        f"SELECT device_id, epoch(event_time) AS sensed, _partition, _offset "  # noqa: S608  (a checked name)
+        f"SELECT device_id, epoch(event_time) AS sensed, _partition, _offset "
         f"FROM telemetry_{stage.profile.name} WHERE known_at >= ? AND (reasons & {CONTEXT}) = 0",
         [stage.since],
     ).fetchnumpy()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from edge_producer.sources.scenario import Scenario
+from edge_producer.sources.scenario import FAULTS, FaultSpan, Scenario, truth
+from edge_producer.sources.sensor_generator import load_generator
 from infra.demo.story import DemoStory, StoryTimes, story_of
 from schemas.profile import Profile
 from schemas.profile_file import IN_MINUTES
@@ -30,6 +31,7 @@ class DemoPlan:
         cut_from_s, cut_to_s: Seconds after the start between which ``south`` has no network.
         story: What changes.
         scenario: The injected changes, which are also the ground truth.
+        faults: Kinds of changes during which an alarm is right.
     """
 
     sites: dict[str, tuple[str, ...]]
@@ -38,6 +40,7 @@ class DemoPlan:
     cut_to_s: float
     story: DemoStory
     scenario: Scenario
+    faults: frozenset[str] = FAULTS
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -48,6 +51,11 @@ class DemoPlan:
     def worn(self) -> tuple[str, ...]:
         """Devices that wear out together later."""
         return () if self.story.wear is None else self.story.wear.devices
+
+    @property
+    def spans(self) -> list[FaultSpan]:
+        """The ground truth."""
+        return truth(self.scenario, faults=self.faults)
 
     def told(self) -> str:
         """The story for people, one line."""
@@ -77,7 +85,9 @@ def make_plan(
     fault_at, drift_at = (FAULT_AT, DRIFT_AT) if loop else (LINE_FAULT_AT, LINE_DRIFT_AT)
     cut = (CUT_FROM, CUT_TO) if loop else (LINE_CUT_FROM, LINE_CUT_TO)
     times = StoryTimes(fault_at * seconds, drift_at * seconds, WEAR_AT * seconds if loop else None)
-    tell = story_of(profile.simulate.generator if profile.simulate else "")
+    generator = profile.simulate.generator if profile.simulate else ""
+    tell = story_of(generator)
+    faults = frozenset(kind for kind, right in load_generator(generator).kinds.items() if right)
     story = tell(tuple(sites.values()), seed, times)
     scenario = Scenario(seed=seed, start=start, devices=ids, injections=story.injections)
-    return DemoPlan(sites, seconds, cut[0] * seconds, cut[1] * seconds, story, scenario)
+    return DemoPlan(sites, seconds, cut[0] * seconds, cut[1] * seconds, story, scenario, faults)

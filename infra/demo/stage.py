@@ -12,6 +12,7 @@ from pathlib import Path
 from feature_store.lake import Lake
 from infra.demo.plan import SOUTH, DemoPlan, make_plan
 from infra.demo.screen import DemoScreen
+from infra.demo.story import DemoSize, usual_size
 from infra.process.ports import LOOPBACK
 from infra.process.tcp_proxy import TcpProxy
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
@@ -22,6 +23,7 @@ from infra.stack.stack_file import DEMO_MARKER
 from model_service import ModelSettings
 from schemas.errors import StackError
 from schemas.profile import Profile
+from schemas.profile_file import find_profile
 
 HEAD_START_S = 4.0
 JOIN_HEAD_START_S = 8.0
@@ -45,6 +47,19 @@ class DemoRequest:
     seconds: float = 180.0
     seed: int = 7
     loop: bool = True
+
+    @classmethod
+    def of(
+        cls, profile: str, devices: int | None, seconds: float | None, seed: int, *, loop: bool
+    ) -> DemoRequest:
+        """The request; a size that nobody gave is that of the profile's demo.
+
+        Raises:
+            ProfileError: No such profile, or its generator has no demo.
+        """
+        simulate = find_profile(profile).simulate
+        size = DemoSize() if simulate is None else usual_size(simulate.generator)
+        return cls(profile, devices or size.devices, seconds or size.seconds, seed, loop)
 
 
 @dataclass

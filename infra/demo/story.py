@@ -13,6 +13,19 @@ GROUP = "edgeloop.demos"
 
 
 @dataclass(frozen=True)
+class DemoSize:
+    """What a demo is where nobody says more.
+
+    Attributes:
+        devices: Simulated devices.
+        seconds: Length of the simulation.
+    """
+
+    devices: int = 20
+    seconds: float = 180.0
+
+
+@dataclass(frozen=True)
 class StoryTimes:
     """When what happens, seconds after the demo's start.
 
@@ -53,7 +66,7 @@ class DemoStory:
 
 
 StoryTeller = Callable[[tuple[tuple[str, ...], ...], int, StoryTimes], DemoStory]
-"""Called with the devices of each site, the seed and the times."""
+"""Called with the devices of each site, the seed and the times. It may have a ``size``, its ``DemoSize``."""
 
 
 def story_of(generator: str) -> StoryTeller:
@@ -72,3 +85,13 @@ def story_of(generator: str) -> StoryTeller:
         ),
     )
     return told
+
+
+def usual_size(generator: str) -> DemoSize:
+    """How large the demo of a generator's devices is where nobody says so.
+
+    Raises:
+        ProfileError: As ``story_of``.
+    """
+    size = getattr(story_of(generator), "size", None)
+    return size if isinstance(size, DemoSize) else DemoSize()

@@ -82,19 +82,31 @@ def fitted_families(root: Path) -> frozenset[str]:
     return frozenset(p.stem for p in folder.glob(f"*{_NEWEST}")) if folder.is_dir() else frozenset()
 
 
-def required_bank(root: Path, profile: str) -> str:
-    """Digest of a profile's newest bank.
+def required_bank(root: Path, profile: Profile) -> str:
+    """Digest of the bank that a model is chosen by which starts from no other.
+
+    That is the profile's newest generic one, else the one that ships for it.
 
     Raises:
-        DatasetError: It has none: nobody has fitted a first model to its history.
+        DatasetError: There is neither: nobody has fitted a first model to its history.
     """
-    digest = newest_bank(root, profile)
+    shipped = shipped_bank(profile)
+    digest = newest_bank(root, profile.name) or ("" if shipped is None else shipped.digest)
     if not digest:
         raise DatasetError(
-            f"profile {profile} has no model yet, and no faults to choose one by: run `edgeloop model fit "
-            f"{profile}` on its history first"
+            f"profile {profile.name} has no model yet, and no faults to choose one by: run `edgeloop model "
+            f"fit {profile.name}` on its history first"
         )
     return digest
+
+
+def choosing_bank(root: Path, profile: Profile, digest: str) -> FaultBank:
+    """The bank of a digest of ``required_bank``, whether it ships or is stored.
+
+    Raises:
+        BundleError: It is missing or altered.
+    """
+    return bank_of(root, profile, digest) or stored_bank(root, digest)
 
 
 def stored_bank(root: Path, digest: str) -> FaultBank:

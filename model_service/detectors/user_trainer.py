@@ -158,6 +158,11 @@ class TrainedGraph(OnScaling):
         return (nan_where_missing(writer, features, score), *outputs)
 
 
+def is_trained(manifest: Manifest) -> bool:
+    """Whether a trainer of a package made the model: its parameters are in its graph alone."""
+    return manifest.detector.startswith(MARK)
+
+
 def trainer_names() -> list[str]:
     """Trainers that are installed."""
     return sorted({point.name for point in entry_points(group=GROUP)})
@@ -198,7 +203,7 @@ def _kind(name: str, process: TrainerProcess, profile: Profile, seed: int) -> De
         given = TrainerInput(features.astype(np.float32), profile.feature_names, seed)
         made = process.fit(given)
         try:
-            return _calibrated(imported_graph(made, profile), features, logged)
+            return calibrated_graph(imported_graph(made, profile), features, logged)
         except BundleError as exc:
             raise DatasetError(f"the graph of trainer {name}: {exc}") from exc
 
@@ -208,7 +213,12 @@ def _kind(name: str, process: TrainerProcess, profile: Profile, seed: int) -> De
     return DetectorKind(f"{MARK}{name}", "what your trainer measures", ({},), fit, of, BLOCKS)
 
 
-def _calibrated(graph: ImportedGraph, features: Array, logged: Flags) -> TrainedGraph:
+def calibrated_graph(graph: ImportedGraph, features: Array, logged: Flags) -> TrainedGraph:
+    """A trainer's graph, calibrated on healthy rows of features (n, F).
+
+    Raises:
+        BundleError: It breaks the rules of trainers' graphs.
+    """
     if graph.reads != "features":
         raise BundleError("it reads raw windows: a trainer's graph must read features")
     every = graph.runner().run_all(features)

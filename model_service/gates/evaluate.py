@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate
+from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate, enter_of
+from model_service.detectors.healthy_reference import healthy_reference
 from model_service.detectors.kinds import detector_of
+from model_service.detectors.user_trainer import is_trained
 from model_service.gates import first_model_gates, imported_gates, output_gates, user_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs
@@ -90,20 +92,30 @@ def _judge_running(inputs: GateInputs, feed: Feed) -> tuple[GateVerdict, ...]:
             if further is None
             else output_gates.judge_outputs(inputs.profile, stages[0].further, further, holdout, inputs.bank)
         ),
-        *(_judge_first(inputs, new) if inputs.first else _judge_scores(inputs, new, old, holdout)),
+        *(_judge_first(inputs, new, holdout) if inputs.first else _judge_scores(inputs, new, old, holdout)),
     )
 
 
-def _judge_first(inputs: GateInputs, score: Score) -> tuple[GateVerdict, ...]:
-    """Gates on a first model, instead of those that compare with a champion."""
+def _judge_first(inputs: GateInputs, score: Score, holdout: Holdout) -> tuple[GateVerdict, ...]:
+    """Gates on a first model, instead of those that compare with a champion.
+
+    Where a trainer made the champion, too, and faults are known, none of them may have been learnt.
+    """
     profile, rows = inputs.profile, inputs.rows
     if inputs.bank is None:
         return (not_shown("generic_recall", "the profile has no fault bank: run `edgeloop model fit`"),)
     loss = profile.gates.max_recall_loss
-    return (
+    verdicts = (
         first_model_gates.judge_budget(score, profile, rows),
         first_model_gates.judge_generic_recall(score, profile, rows, inputs.bank, loss),
     )
+    champion = inputs.champion.manifest
+    reference = healthy_reference(champion, profile) if is_trained(champion) else None
+    if reference is None or inputs.bank.origin == GENERIC:
+        return verdicts
+    before = ScoreStage(inputs.champion.model, len(profile.feature_names), champion.version)
+    paired = PairedScores(score, before.score, holdout, inputs.bank, enter_of(profile))
+    return (*verdicts, judge_learnt(paired, inputs.bank, reference, profile.gates.min_recall, loss))
 
 
 def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) -> tuple[GateVerdict, ...]:

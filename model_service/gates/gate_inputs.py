@@ -13,7 +13,7 @@ from feature_store.current_profiles import current_profiles
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from feature_store.point_in_time import tables_read, training_rows
-from model_service.detectors.bank_store import bank_of, known_bank, newest_bank, stored_bank
+from model_service.detectors.bank_store import bank_of, choosing_bank, known_bank, newest_bank, stored_bank
 from model_service.detectors.import_store import stored_import
 from model_service.detectors.imported_bundle import ImportedModel
 from model_service.gates.verdict_store import PendingCandidate
@@ -105,7 +105,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         expected=expected,
         cohorts=cohorts,
         bank=_bank(settings, profile, pending.plan.bank),
-        chosen_by=stored_bank(settings.root, pending.plan.bank) if pending.plan.bank else None,
+        chosen_by=choosing_bank(settings.root, profile, pending.plan.bank) if pending.plan.bank else None,
         effects=bank_of(settings.root, profile, pending.plan.effects),
         first=not champion.manifest.parameters or bool(pending.plan.bank),
         imported=_imported(settings, profile, pending.plan.imported),

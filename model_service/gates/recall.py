@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from model_service.detectors.healthy_reference import HealthyReference
 from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
 from model_service.gates.prediction import KEY, prediction
 from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
@@ -22,8 +23,10 @@ from model_service.models.fault_bank import FaultBank
 from model_service.models.mahalanobis import logarithms
 
 Array = NDArray[np.float64]
+Reference = AdaptableModel | HealthyReference
 
 RECALL, LEARNT, FALSE_ALARMS = "recall", "fault_learnt", "false_alarms"
+Flags = NDArray[np.bool_]
 SLACK = 2.0
 """Multiple of the allowed loss of recall that one kind of fault may lose in ``judge_learnt``: a harmless
 regime, too, lies a little along some fault's signature. Wear of severity 0.1 loses this much, of 0.2 four
@@ -33,7 +36,7 @@ _STEPS = 200
 
 
 def judge_recall(
-    paired: PairedScores, reference: AdaptableModel | None, min_recall: float, max_loss: float
+    paired: PairedScores, reference: Reference | None, min_recall: float, max_loss: float
 ) -> GateVerdict:
     """Recall on faults in rows of the new regime, and how much it lies below the champion's.
 
@@ -76,7 +79,7 @@ def judge_recall(
 
 
 def judge_learnt(
-    paired: PairedScores, bank: FaultBank, reference: AdaptableModel, min_recall: float, max_loss: float
+    paired: PairedScores, bank: FaultBank, reference: Reference, min_recall: float, max_loss: float
 ) -> GateVerdict:
     """Whether the candidate learnt a fault as normal; the worst kind of fault decides.
 
@@ -124,7 +127,7 @@ def judge_false_alarms(paired: PairedScores, max_gain: float) -> GateVerdict:
 
 
 def without_faults(
-    holdout: Holdout, reference: AdaptableModel, bank: FaultBank
+    holdout: Holdout, reference: Reference, bank: FaultBank
 ) -> tuple[HoldoutRows, HoldoutRows, dict[str, float]]:
     """The healthy rows, moved back by the part of their shift that looks like a fault, and by all of it.
 
@@ -146,7 +149,7 @@ def without_faults(
     return cleaned, at_reference, {kind: float(c) for kind, c in zip(bank.kinds, along, strict=True)}
 
 
-def _values(reference: AdaptableModel, z: Array) -> Array:
+def _values(reference: Reference, z: Array) -> Array:
     """Features of rows (n, F) given as standard deviations from the reference's centre."""
     x = z * reference.std + reference.mean
     return np.asarray(np.where(reference.logged, np.exp(np.where(reference.logged, x, 0.0)), x))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from model_service.detectors.user_trainer import is_trained
 from model_service.models.bundle_files import BundleFiles
 from model_service.registry import candidates
 from model_service.stored_artifacts import put_artifact
@@ -83,12 +84,13 @@ def factory_families() -> list[str]:
 
 @cache
 def learnable_families() -> frozenset[str]:
-    """Families whose factory model holds parameters that were learnt: `robust` holds none.
+    """Families whose factory model was learnt: `robust` holds no parameters. A trainer's are in its graph.
 
     Raises:
         BundleError: The wheel holds no factory bundles, or one is altered.
     """
-    return frozenset(f for f in factory_families() if factory_bundle_of(f).manifest.parameters)
+    manifests = {family: factory_bundle_of(family).manifest for family in factory_families()}
+    return frozenset(f for f, m in manifests.items() if m.parameters or is_trained(m))
 
 
 def starting_bundle_of(family: str) -> BundleFiles:

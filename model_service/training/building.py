@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from model_service.detectors.bank_store import bank_of, required_bank, stored_bank
+from model_service.detectors.bank_store import bank_of, choosing_bank, required_bank
 from model_service.detectors.fitted_candidate import build_fitted_candidate, lake_history
 from model_service.detectors.import_store import newest_import, stored_import
 from model_service.detectors.imported_bundle import build_imported, is_imported
@@ -35,7 +35,7 @@ def chosen_by(root: Path, run: TrainingRun, profile: Profile) -> tuple[str, str]
         DatasetError: What the run needs of them is not there; the message says what to do.
     """
     imported = newest_import(root, profile.name) if run.kind == IMPORT else ""
-    return required_bank(root, profile.name), imported
+    return required_bank(root, profile), imported
 
 
 def waits_for_a_person(champion: Manifest) -> str:
@@ -83,7 +83,7 @@ def _as_trained(  # noqa: PLR0913, PLR0917  (as ``candidate_bundle``)
         history = lake_history(profile, part_of(rows, "train"))
         return build_imported(profile, history, given, lineage, seed, major)
     if plan.bank:
-        bank = stored_bank(root, plan.bank)
+        bank = choosing_bank(root, profile, plan.bank)
         return build_fitted_candidate(profile, rows, bank, lineage, seed, major).bundle
     kind, moved = plan.model_kind, plan.moved
     return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from feature_store import duck
 from feature_store.labels import LABELLER, instant
 from feature_store.views import alarms_sql
+from model_service.detectors.healthy_reference import healthy_reference
 from model_service.training.cause import CohortShifts, DeviceShift
 from schemas.boot_ids import GATEWAY
 from schemas.instants import to_us
@@ -64,10 +65,10 @@ class ReferenceScale:
         """The scale of a manifest; None: it has no baselines (the generic model is not trained)."""
         known = [champion.baselines.get(name) for name in profile.feature_names]
         stated = [b for b in known if b is not None]
-        if len(stated) < len(known) or "std" not in champion.parameters:
+        found = healthy_reference(champion, profile)
+        if len(stated) < len(known) or found is None:
             return None
-        logged = np.array(champion.parameters["logged"]) > 0.5
-        spread = np.array(champion.parameters["std"])
+        logged, spread = found.logged, found.std
         # Baselines are in the features' own units; of a logged feature one spread is a share of its mean.
         level = np.where(logged, np.abs([b.mean for b in stated]), 1.0) * spread
         wander = np.array([b.mean_std for b in stated])

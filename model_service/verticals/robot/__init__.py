@@ -1,0 +1,1 @@
+"""Robots: an arm of two joints on a small vehicle."""

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -238,7 +238,7 @@ def test_a_revision_stands_for_a_while_and_says_what_decided(wearer):
     names = []
     for value in np.random.default_rng(2).normal(58.0, 3.0, 1000):
         names.append(wearer.sense(value).calibration)
-    changes = sum(a != b for a, b in zip(names, names[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(names))
     assert 5 < changes < 40
     assert all(len(name) == 16 and int(name, 16) >= 0 for name in names)
 

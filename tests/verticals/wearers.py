@@ -108,12 +108,12 @@ def spec(**given) -> ConfigSpec:
 
 
 def pulse_profile() -> Profile:
-    """A wearable with a pulse; its score is the first digit after the pulse's point, see `Pulse`."""
+    """A wearable with a pulse, which `Pulse` scores."""
     return parse_profile(TEXT, "pulse").model_copy(update={"configs": (spec(),)})
 
 
 class Pulse:
-    """A predictor: features are the samples; the score is 1 without a pulse, else 0."""
+    """A predictor: features are the samples; the score is 1 where the pulse is 0."""
 
     featureset = "pulse@1"
     bin_edges: Mapping[str, np.ndarray] = {}
@@ -123,7 +123,8 @@ class Pulse:
 
     def score(self, device_id, samples):
         assert device_id
-        return samples[0].astype(np.float32), float(samples[0, 0] == 0)
+        pulse = float(samples[0, 0])
+        return samples[0].astype(np.float32), None if np.isnan(pulse) else float(pulse == 0)
 
 
 def window(heart_rate: float, k: float, device_id: str = "d-1", motion: float = 0.0, quality: float = 1.0):

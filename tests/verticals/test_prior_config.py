@@ -6,8 +6,10 @@ Trainer, gate and judge are the shipped ones; cloud and devices are the rig's.
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,7 @@ from model_service.verticals.wearable.alarm_judge import wearer_alarms
 from model_service.verticals.wearable.population_prior import FEWEST_WEARERS, between
 from model_service.verticals.wearable.prior_gate import judge_prior
 from model_service.verticals.wearable.prior_trainer import prior_parameters, train_prior
-from schemas.config_spec import check_parameters
+from schemas.config_spec import ConfigSpec, check_parameters
 from schemas.profile import Profile
 from schemas.verticals.wearable.wearer_prior import prior_of
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings
@@ -160,6 +162,19 @@ def test_the_variance_between_wearers_is_what_sampling_leaves_over():
     assert mean == pytest.approx(10.0, abs=0.15)
     assert variance == pytest.approx(4.0, rel=0.12)
     assert between(np.full(10, 3.0), np.full(10, 1.0)) == (3.0, 0.0)
+
+
+def test_a_profiles_section_with_two_features_is_a_schema_that_its_own_bounds_satisfy():
+    """The section as a wearable's profile has it; fewer than five wearers, so that bounds alone speak."""
+    text = (Path(__file__).parent / "wearable_prior.toml").read_text(encoding="utf-8")
+    [section] = tomllib.loads(text)["configs"]
+    given = ConfigSpec.model_validate(section)
+    rows = wearer_summaries(wearers(3), range(2), "heart_rate", "signal_quality", "rr_irregularity")
+    found = check_parameters(given.parameters, train_prior(inputs(rows, spec=given)).parameters)
+    prior = prior_of(found)
+    assert sorted(prior.features) == ["heart_rate", "rr_irregularity"]
+    assert (prior.least, prior.most) == ({"signal_quality": 0.8}, {})
+    assert found["wearers"] == 3
 
 
 def evidence(alarms_before: int, alarms_after: int, held_after: int = 0) -> ConfigEvidence:

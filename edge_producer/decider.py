@@ -29,6 +29,8 @@ class LocalDecision:
         repeated: An action started that is no alarm, because its incident has had one as severe.
         numbers: What the action carries, within the profile's bounds.
         alarm: Action that the alert names, where that is another one; empty: ``action``.
+        standing: Action of the most severe rule in force that stands whatever a function says; empty: none.
+        calibration: Revision of what the device had learnt for itself when it decided; None: it went by none.
     """
 
     action: str
@@ -39,6 +41,8 @@ class LocalDecision:
     repeated: bool = False
     numbers: Mapping[str, float] = field(default_factory=dict)
     alarm: str = ""
+    standing: str = ""
+    calibration: str | None = None
 
 
 @dataclass(slots=True)
@@ -122,11 +126,12 @@ class Decider:
             out_of_range: Samples are outside their range, in a row or too many.
             further: Further outputs of the model by name, as ``score``; what is not named is None.
         """
-        winner, severity = None, None
+        winner, severity, standing = None, None, ""
         for rank, rule in enumerate(self._policy.rules):
             value = score if rule.output == PRIMARY else further.get(rule.output)
             if self._in_force(rule, self._rules[rule.action], event_time, value):
                 winner, severity = rule, rank
+                standing = rule.action if rule.stands else standing
         safe = self._policy.fail_safe
         # Where the fail-safe is to do nothing, what is out of range still has to be looked at.
         ranged = out_of_range and winner is None and (score is not None or safe == self._policy.idle)
@@ -142,7 +147,9 @@ class Decider:
         repeated = started and action != self._policy.idle and not grows
         numbers = self._policy.numbers_of(action) if action in self._policy.numbers else NO_NUMBERS
         alert = started and alert and grows
-        return LocalDecision(action, started, alert, fail_safe, out_of_range, repeated, numbers)
+        return LocalDecision(
+            action, started, alert, fail_safe, out_of_range, repeated, numbers, standing=standing
+        )
 
     def export(self) -> dict[str, Any]:
         """State as a JSON value."""

@@ -95,7 +95,7 @@ class Device:
         try:
             kept: dict[str, Any] = json.loads(state) if state else {}
             self._decider = Decider(self._profile.decision, kept.get("decider"))
-            self._function = self._host.function_for(self.device_id, self._profile, kept.get("function"))
+            self._function = self._host.function_for(self._identity, self._profile, kept.get("function"))
             self._begin_records(kept.get("filter"))
             self._references = ReferenceKeeper(self.device_id, self._profile, kept.get("references"))
             self._at_risk = self._filter.held
@@ -103,7 +103,9 @@ class Device:
             log.exception("the device's state is damaged", extra={"device_id": self.device_id})
             self.state_lost = True
             self._decider = Decider(self._profile.decision)
-            self._function = self._host.function_for(self.device_id, self._profile, None)
+            self._function = self._host.function_for(self._identity, self._profile, None)
+            if self._function is not None:
+                self._function.begin_anew()
             self._references = ReferenceKeeper(self.device_id, self._profile, None)
             self._begin_records(None)
         self._references.begin(self._models.active)
@@ -333,6 +335,7 @@ class Device:
             model_version=self._models.active.version,
             sensed_s=self._host.clock(),
             reasons=self._scorer.marks,
+            calibration=decision.calibration,
         )
 
     def _release(self, rows: list[Row], newest: Collection[Period] = ()) -> None:

@@ -11,6 +11,7 @@ from edge_producer.clock import Clock
 from edge_producer.decider import LocalDecision
 from edge_producer.deciding.decision_parameters import DecisionParameters, HoldsParameters
 from edge_producer.deciding.timed_calls import TimedCalls
+from edge_producer.device_identity import DeviceIdentity
 from edge_producer.metering import Meters
 from schemas.boot_ids import random_boot_id
 from schemas.profile import Profile
@@ -41,7 +42,7 @@ class Host:
     calls: TimedCalls = field(default_factory=TimedCalls)
 
     def function_for(
-        self, device_id: str, profile: Profile, kept: Mapping[str, Any] | None
+        self, identity: DeviceIdentity, profile: Profile, kept: Mapping[str, Any] | None
     ) -> FunctionDecider | None:
         """The decision function that a profile names, for one device; None: it names none."""
         if profile.decision.function is None:
@@ -49,8 +50,9 @@ class Host:
         # Few devices have one, and it reads what is installed.
         from edge_producer.deciding.function_decider import FunctionDecider  # noqa: PLC0415
 
+        device_id = identity.device_id
         parameters = self.parameters.get(device_id) or DecisionParameters()
-        return FunctionDecider(device_id, profile, parameters, self.calls, kept)
+        return FunctionDecider(device_id, profile, parameters, self.calls, kept, identity.secret)
 
 
 class ActionCommands:

@@ -20,6 +20,8 @@ NOT_USED = (
 """What a source counts that a person may have to look at, in the order of its way."""
 OF_ACTUATOR = ("received", "refused", "timed_out", "failed", "garbled", "unexpected", "superseded")
 """What is counted of an actuator, in the order of the status."""
+OF_FUNCTION = ("answered", "failed", "late", "overruled", "states_lost")
+"""Likewise of a decision function."""
 EXIT_DONE, EXIT_FAILED = 0, 1
 
 
@@ -121,11 +123,14 @@ def acting_lines(status: Mapping[str, Any]) -> Iterator[str]:
         if actuator["error"]:
             yield f"  {actuator['error']}"
     for device, function in status.get("decision_functions", {}).items():
-        said = ", ".join(f"{function[n]} {n}" for n in ("answered", "failed", "late") if function[n])
+        said = ", ".join(f"{function[n]} {n.replace('_', ' ')}" for n in OF_FUNCTION if function.get(n))
         plan = f", parameters {function['parameters']}" if function["parameters"] else ""
         yield f"decision function of {device}: {function['name']}, {said or 'not asked yet'}{plan}"
         for number, times in sorted(function["clipped"].items()):
             yield f"  clipped to the profile's bounds: {number}, {times} times"
+        counts = sorted(function.get("counts", {}).items())
+        if counts:
+            yield f"  counted: {', '.join(f'{times} {name}' for name, times in counts)}"
         if function["problem"]:
             yield f"  {function['problem']}"
 

@@ -80,6 +80,7 @@ def _as_stored(row: Row) -> StoredRow:
         row.pi,
         row.model_version,
         row.sensed_s,
+        row.calibration,
     )
 
 

@@ -11,7 +11,15 @@ import numpy as np
 from edge_producer.window import Floats
 from schemas.columns import Kind, RowLayout
 from schemas.row_batch import RowBatch, fixed, texts
-from schemas.row_schemas import CONTEXT, HEAD_COLUMNS, RULES, TAIL_COLUMNS, Stratum, stratum_of
+from schemas.row_schemas import (
+    CALIBRATION_COLUMN,
+    CONTEXT,
+    HEAD_COLUMNS,
+    RULES,
+    TAIL_COLUMNS,
+    Stratum,
+    stratum_of,
+)
 
 Period = tuple[int, int, str]
 """Boot, start of the summary period (µs since 1970) and model version of a row."""
@@ -29,6 +37,7 @@ class Row:
         u: The row's permanent uniform number in [0, 1); set by the filter.
         sample_p: Sampling rate in force when it was sensed; set by the filter.
         reasons: Bits of ``Reason`` and ``channel_bit``; complete once the filter has released the row.
+        calibration: Revision of what the device had learnt for itself; None: it went by none.
     """
 
     boot_id: int
@@ -45,6 +54,7 @@ class Row:
     u: float = 0.0
     sample_p: float = 1.0
     reasons: int = 0
+    calibration: str | None = None
 
     @property
     def period(self) -> Period:
@@ -71,14 +81,16 @@ class Row:
         return [
             *(getattr(self, name) for name in _SCALARS),
             _WIDE * (self.features.dtype == np.float64) + self.features.tobytes().hex(),
+            *([] if self.calibration is None else [self.calibration]),  # 0.2.0 knows none
         ]
 
     @classmethod
     def from_json(cls, value: Sequence[Any]) -> Row:
         """The row from ``to_json``."""
-        *scalars, features = value
+        scalars, (features, *calibration) = value[: len(_SCALARS)], value[len(_SCALARS) :]
         return cls(
             **dict(zip(_SCALARS, scalars, strict=True)),
+            calibration=calibration[0] if calibration else None,
             features=np.frombuffer(
                 bytes.fromhex(features.removeprefix(_WIDE)),
                 dtype="<f8" if features.startswith(_WIDE) else "<f4",
@@ -112,6 +124,7 @@ class StoredRow(NamedTuple):
         book: Id of the line of the books that counts it.
         features: F numbers, little-endian, float32; float64 if the profile has a wide channel.
         q: Inclusion probability after thinning; None: context, which has none.
+        calibration: As in ``Row``.
     """
 
     id: int
@@ -129,6 +142,7 @@ class StoredRow(NamedTuple):
     q: float | None
     model_version: str
     sensed_s: float
+    calibration: str | None = None
 
 
 def wire_batch(device_id: str | Sequence[str], rows: Sequence[StoredRow], layout: RowLayout) -> RowBatch:
@@ -143,10 +157,13 @@ def wire_batch(device_id: str | Sequence[str], rows: Sequence[StoredRow], layout
         ValueError: The rows hold another number of features than the layout.
     """
     n = len(rows)
-    (_, _, boots, seqs, events, monos, quality, blobs, scores, decisions, reasons, rates, q, models, _) = zip(
-        *rows, strict=True
-    )
-    kinds = [column.kind for column in layout.columns[len(HEAD_COLUMNS) : -len(TAIL_COLUMNS)]]
+    (
+        _, _, boots, seqs, events, monos, quality, blobs,
+        scores, decisions, reasons, rates, q, models, _, own,
+    ) = zip(*rows, strict=True)  # fmt: skip
+    calibrates = layout.columns[-1] == CALIBRATION_COLUMN
+    tail = len(TAIL_COLUMNS) + calibrates
+    kinds = [column.kind for column in layout.columns[len(HEAD_COLUMNS) : -tail]]
     wide = Kind.FLOAT64 in kinds
     matrix = np.frombuffer(b"".join(blobs), dtype="<f8" if wide else "<f4").reshape(n, -1).T
     finite = np.isfinite(matrix)
@@ -164,5 +181,6 @@ def wire_batch(device_id: str | Sequence[str], rows: Sequence[StoredRow], layout
         fixed(Kind.FLOAT64, np.array(rates)),
         fixed(Kind.FLOAT64, q),
         texts(models),
+        *([texts(own)] if calibrates else []),
     ]
     return RowBatch(layout, columns, n)

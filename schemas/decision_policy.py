@@ -20,7 +20,7 @@ from schemas.action_numbers import Bounds, FiniteNumber, NumbersByAction, clippe
 from schemas.output_names import PRIMARY
 from schemas.section import Fraction, Name, Section
 
-YOUNGER_RULE_KEYS = ("numbers",)
+YOUNGER_RULE_KEYS = ("numbers", "stands")
 """Keys of a rule that release 0.2.0 did not have: written only where they are used."""
 
 
@@ -36,6 +36,7 @@ class DecisionRule(Section):
         alert: Send an alert when it starts.
         output: Which of the model's outputs it reads.
         numbers: What the action carries, by name, within the bounds of ``DecisionPolicy.numbers``.
+        stands: No decision function may choose a milder action while it is in force.
     """
 
     action: Name
@@ -46,6 +47,7 @@ class DecisionRule(Section):
     alert: bool = True
     output: Name = PRIMARY
     numbers: dict[Name, FiniteNumber] = Field(default={})
+    stands: bool = False
 
     @model_serializer(mode="wrap")
     def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class DecisionPolicy(Section):
         function_timeout_s: Seconds that it may take; a later answer does not count.
         actions: Actions that the function may choose beside those of the rules. They are routine: no alarms.
         numbers: Bounds of the numbers that actions carry, by action and number.
+        calibrates: The function learns what is usual on the device, and rows name the revision of that.
     """
 
     idle: Name = "none"
@@ -87,6 +90,13 @@ class DecisionPolicy(Section):
     function_timeout_s: PositiveFloat = 0.05
     actions: tuple[Name, ...] = ()
     numbers: NumbersByAction = Field(default={})
+    calibrates: bool = False
+
+    @model_validator(mode="after")
+    def _function_calibrates(self) -> Self:
+        if self.calibrates and self.function is None:
+            raise ValueError("decision.calibrates needs decision.function, which does so")
+        return self
 
     @model_validator(mode="after")
     def _numbers_are_known(self) -> Self:

@@ -192,7 +192,7 @@ _YOUNGER_KEYS = {
     "model": ("hardware", "runtime", "outputs"),
     "features": ("calendar", "time_zone", "also"),
     "gates": ("also",),
-    "decision": ("function", "function_timeout_s", "actions", "numbers"),
+    "decision": ("function", "function_timeout_s", "actions", "numbers", "calibrates"),
 }
 """Keys that release 0.2.0 did not have, by section."""
 _YOUNGER_ENTRY_KEYS: dict[tuple[str, str], dict[str, Any]] = {

@@ -35,6 +35,7 @@ KINDS: tuple[tuple[str, ChangeKind], ...] = (
     ("model.hardware", "guarded"),  # these keep a model from machines that it was not made for
     ("model.runtime", "guarded"),
     ("model.*", "incompatible"),
+    ("decision.calibrates", "incompatible"),  # rows have another column then
     ("decision.rules.*.enter", "everyday"),
     ("decision.rules.*.leave", "everyday"),
     ("decision.rules.*.after_windows", "everyday"),

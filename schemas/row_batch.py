@@ -68,9 +68,9 @@ def fixed(kind: Kind, values: Any, valid: Mask | None = None) -> ColumnValues:
     return ColumnValues(None if valid is None else _missing_or_none(valid), array)
 
 
-def texts(values: Iterable[str]) -> ColumnValues:
-    """A column of text."""
-    return binaries([value.encode() for value in values])
+def texts(values: Iterable[str | None]) -> ColumnValues:
+    """A column of text; None where there is none."""
+    return binaries([None if value is None else value.encode() for value in values])
 
 
 def binaries(values: Sequence[bytes | None]) -> ColumnValues:

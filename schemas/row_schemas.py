@@ -116,6 +116,14 @@ TAIL_COLUMNS = (
     Column("model_version", Kind.TEXT, "Version of the model that scored the row."),
 )
 
+CALIBRATION_COLUMN = Column(
+    "calibration",
+    Kind.TEXT,
+    "Revision of what the device had learnt for itself, 16 hex digits; null: the window had none.",
+    nullable=True,
+)
+"""Behind all others, in profiles whose decision function calibrates; releases up to 0.2.0 have no such."""
+
 SUMMARY_LAYOUT = RowLayout(
     (
         *_IDENTITY,
@@ -205,7 +213,8 @@ def telemetry_layout(profile: Profile) -> RowLayout:
         "profile": profile.name,
         "featureset": profile.featureset,
     }
-    return RowLayout((*HEAD_COLUMNS, *features, *TAIL_COLUMNS), meta)
+    own = (CALIBRATION_COLUMN,) if profile.decision.calibrates else ()
+    return RowLayout((*HEAD_COLUMNS, *features, *TAIL_COLUMNS, *own), meta)
 
 
 def telemetry_rows(profile: Profile) -> pa.Schema:

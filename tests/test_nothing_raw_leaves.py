@@ -24,6 +24,7 @@ from tests.simulators.canonical import write_canonical
 from tests.simulators.excerpt_permits import People
 from tests.simulators.leavings import Leavings, longest_run, marked, run_in_bytes
 from tests.simulators.update_service import UpdateService, candidate
+from tests.verticals.worn_rig import WornRig
 
 DEVICE = "m-1"
 RATE_HZ, SECONDS = 512.0, 90
@@ -173,6 +174,64 @@ def test_no_feature_of_a_channel_that_never_leaves_does(broker, admin, namespace
         near = np.abs(numbers[:, None] - unitless[None, :]) < 1e-5 * unitless
         # By chance some other number lies as near; those of one channel would all do.
         assert near.any(axis=0).sum() < len(windows) / 4, origin
+
+
+def learnt(state: str) -> dict[str, float]:
+    """Every number that a device has learnt of its wearer, by what it is."""
+    calibration = json.loads(state)["function"]["state"]["calibration"]
+    found = {}
+    for kind in ("own", "baselines"):
+        for feature, numbers in calibration[kind].items():
+            found |= {f"{kind} {feature} {k}": n for k, n in enumerate(numbers)}
+    return {name: n for name, n in found.items() if n != round(n)}  # counts of windows are in the books
+
+
+def leavings_of(rig: WornRig, status: object, log: str) -> Leavings:
+    """Messages as they are sealed, decoded; what the status file says of the function; the log."""
+    left = Leavings()
+    ids = [*rig.seal(), *rig.seal(), *rig.seal_statements()]
+    left.add_sealed([rig.sealed[k] for k in ids], rig.profile)
+    left.raw += [("status.json", json.dumps(status).encode()), ("log", log.encode())]
+    return left
+
+
+def told_in(left: Leavings, values: dict[str, float]) -> set[str]:
+    """Which of the values are among the numbers that left, in any width or as text."""
+    found = set()
+    for origin, numbers in left.numbers():
+        for name, value in values.items():
+            with np.errstate(over="ignore", invalid="ignore"):
+                near = np.abs(numbers[np.isfinite(numbers)] - value) <= 2e-7 * abs(value)
+            if near.any():
+                found.add(f"{name} in {origin}")
+    for origin, data in left.raw:
+        for name, value in values.items():
+            if any(struct.pack(code, value) in data for code in ("<f", "<d", ">f", ">d")):
+                found.add(f"{name} in {origin}")
+    return found
+
+
+def test_what_a_device_has_learnt_of_its_wearer_never_leaves(tmp_path, caplog):
+    """In no message, no status and no log line: rows name it by a hash under the device's secret."""
+    rig = WornRig(tmp_path)
+    pulse = np.random.default_rng(4)
+    for _ in range(5):
+        rig.sense(pulse.normal(52.3, 2.7, 40))
+        rig.sense(pulse.normal(131.7, 9.1, 20), motion=9.0)
+    rig.sense([74.0] * 4)  # an alarm of the own baseline
+    device = rig.devices["d-1"]
+    values = learnt(device.take_update().state)
+    assert len(values) == 5
+    rig.sense([52.0])
+    rig.flush()
+    left = leavings_of(rig, device.function_status, caplog.text)
+    telemetry = {o for o, _ in left.columns if o.startswith("telemetry.v1")}
+    assert {"telemetry.v1", "summary.v1", "books.v1", "status.json"} <= left.origins()
+    assert any("heart_rate_mean" in o for o in telemetry)
+    assert told_in(left, values) == set()
+    shown = {f"planted {k}": v for k, v in enumerate(values.values())}
+    left.raw.append(("planted", json.dumps(list(values.values())).encode()))
+    assert len(told_in(left, shown)) == len(shown)  # they would be found
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,16 @@ class DecisionAnswer:
         action: One that the profile names: ``request.action``, or another one.
         numbers: That the action carries, by name; clipped to the bounds of the profile.
         state: A JSON value of at most 16 KiB, for the next window.
+        calibration: What it has learnt on this device and decided by, a JSON value; None: nothing. It stays
+            here: where the profile says ``calibrates``, the row names it by a keyed hash.
+        counts: What happened with this window, by name, for the status file.
     """
 
     action: str
     numbers: Mapping[str, float] = field(default_factory=dict)
     state: Any = None
+    calibration: Any = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 DecisionFunction = Callable[[DecisionRequest], DecisionAnswer]

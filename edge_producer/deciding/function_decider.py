@@ -6,14 +6,19 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from edge_producer.decider import NO_NUMBERS, Incident, LocalDecision
+from edge_producer.deciding.answer_check import (
+    MOST_COUNTS,
+    CheckedAnswer,
+    check_answer,
+    revision_of,
+)
 from edge_producer.deciding.decision_function import (
-    DecisionAnswer,
     DecisionFunction,
     DecisionRequest,
     load_decision_function,
@@ -21,53 +26,14 @@ from edge_producer.deciding.decision_function import (
 from edge_producer.deciding.decision_parameters import HoldsParameters
 from edge_producer.deciding.timed_calls import TimedCall, TimedCalls
 from edge_producer.window import Floats
-from schemas.action_numbers import clipped
 from schemas.decision_policy import DecisionPolicy
 from schemas.errors import ProfileError
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 
-LARGEST_STATE = 16 * 1024
-"""Bytes of JSON that a function may carry from window to window: each commit writes them."""
 DETAIL = 300
 """Characters of what is wrong that are kept: it is in the status, and may be a user's text."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedAnswer:
-    """An answer that can be carried out.
-
-    Attributes:
-        clipped: Names of the numbers that lay outside their bounds.
-        state: As JSON.
-    """
-
-    action: str
-    numbers: Mapping[str, float]
-    clipped: tuple[str, ...]
-    state: str
-
-
-def check_answer(policy: DecisionPolicy, answer: object) -> CheckedAnswer:
-    """The answer, its numbers within their bounds.
-
-    Raises:
-        ValueError: It is none, or names what the profile does not, or its state cannot be kept.
-    """
-    if not isinstance(answer, DecisionAnswer):
-        raise ValueError(f"it returned a {type(answer).__name__} instead of a DecisionAnswer")  # noqa: TRY004
-    action, given = answer.action, answer.numbers
-    if action not in policy.known_actions:
-        raise ValueError(f"it chose {action!r}; the profile names {sorted(policy.known_actions)}")
-    if not isinstance(given, Mapping):
-        raise ValueError(f"numbers are a {type(given).__name__} instead of a mapping")  # noqa: TRY004
-    ruled = next((rule.numbers for rule in policy.rules if rule.action == action), {})
-    numbers, moved = clipped(policy.numbers.get(action, {}), {**ruled, **given})
-    state = json.dumps(answer.state, allow_nan=False, separators=(",", ":"))
-    if len(state) > LARGEST_STATE:
-        raise ValueError(f"its state takes {len(state)} bytes of JSON; {LARGEST_STATE} are kept")
-    return CheckedAnswer(action, numbers, moved, state)
 
 
 def _ask(
@@ -89,6 +55,7 @@ class FunctionDecider:
         parameters: What the cloud has computed for it.
         calls: Makes the calls.
         kept: From ``export`` before a restart.
+        secret: The device's: names what the function has learnt.
 
     Attributes:
         problem: Why it failed last; empty: it has not, or does again.
@@ -101,6 +68,7 @@ class FunctionDecider:
         parameters: HoldsParameters,
         calls: TimedCalls,
         kept: Mapping[str, Any] | None = None,
+        secret: bytes = b"",
     ) -> None:
         self._device_id = device_id
         self._policy = policy = profile.decision
@@ -108,6 +76,7 @@ class FunctionDecider:
         self._feature_names = profile.feature_names
         self._parameters = parameters
         self._calls = calls
+        self._secret = secret
         self._call: TimedCall[CheckedAnswer] | None = None
         self._severities = {rule.action: rank for rank, rule in enumerate(policy.rules)}
         self._action, self._incident, self._state = policy.idle, Incident(), "null"
@@ -118,6 +87,7 @@ class FunctionDecider:
         self._counts: Counter[str] = Counter()
         self._total: Counter[str] = Counter()
         self._clipped: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
         self._logged: set[str] = set()
         self.problem = ""
         self._function: DecisionFunction | None = None
@@ -158,7 +128,13 @@ class FunctionDecider:
         self._count("function_answered")
         self._count("numbers_clipped", len(answer.clipped))
         self._clipped.update(f"{answer.action}.{name}" for name in answer.clipped)
-        return self._final(chosen, answer.action, answer.numbers)
+        self._told.update({n: k for n, k in answer.counts.items() if self._has_room_for(n)})
+        named = revision_of(self._secret, answer.calibration) if answer.calibration else None
+        return self._final(replace(chosen, calibration=named), *self._allowed(chosen, answer))
+
+    def begin_anew(self) -> None:
+        """Count that its state from before could not be read."""
+        self._count("function_states_lost")
 
     def export(self) -> dict[str, Any]:
         """State as a JSON value."""
@@ -182,7 +158,10 @@ class FunctionDecider:
             "answered": counts["function_answered"],
             "failed": counts["function_failed"],
             "late": counts["function_late"],
+            "overruled": counts["function_overruled"],
+            "states_lost": counts["function_states_lost"],
             "clipped": dict(self._clipped.copy()),
+            "counts": dict(self._told.copy()),
             "parameters": self._parameters.in_use,
             "problem": self.problem,
         }
@@ -201,6 +180,17 @@ class FunctionDecider:
         work = partial(_ask, self._function, self._policy, request, self._state)
         self._call = self._calls.begin(TimedCall(work))
         return self._call.result(self._policy.function_timeout_s)
+
+    def _allowed(self, chosen: LocalDecision, answer: CheckedAnswer) -> tuple[str, Mapping[str, float]]:
+        """Action and numbers of an answer, unless a rule in force stands that is more severe."""
+        standing = chosen.standing
+        if not standing or self._severities.get(answer.action, -1) >= self._severities[standing]:
+            return answer.action, answer.numbers
+        self._count("function_overruled")
+        return standing, self._policy.numbers_of(standing)
+
+    def _has_room_for(self, name: str) -> bool:
+        return name in self._told or len(self._told) < MOST_COUNTS
 
     def _without(self, chosen: LocalDecision) -> LocalDecision:
         """The decision without the function: the rules' action, or the fail-safe where they chose none."""

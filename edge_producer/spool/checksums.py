@@ -26,7 +26,8 @@ def row_checksum(device: int, row: Row | StoredRow, features: bytes, pi: float, 
     score = None if row.score is None else float(row.score)
     whole = (device, row.boot_id, row.seq, row.event_us, row.mono_ns, row.time_quality, row.reasons)
     numbers = (score, float(row.sample_p), float(pi), float(u))
-    return checksum(features, *map(int, whole), *numbers, str(row.decision), str(row.model_version))
+    own = () if row.calibration is None else (str(row.calibration),)  # sums of before hold
+    return checksum(features, *map(int, whole), *numbers, str(row.decision), str(row.model_version), *own)
 
 
 def summary_checksum(summary: Summary) -> int:

@@ -229,9 +229,9 @@ def found_rows(
     """Unsealed rows with an id above ``after``, by id; None in the place of one that does not hold."""
     columns = (
         "device, book, seq, event_us, mono_ns, time_quality, features, score, decision, reasons, sample_p,"
-        " pi, u, sensed_s, crc"
+        " pi, u, sensed_s, crc, calibration"
     )
-    for id_, device, book, *values, stored_pi, u, sensed_s, crc in file.by_id("rows", columns, after):
+    for id_, device, book, *values, stored_pi, u, sensed_s, crc, own in file.by_id("rows", columns, after):
         line, found = lines.get(book), None
         if line is not None and names.get(device) == line.device_id and isinstance(crc, int):
             seq, event_us, mono_ns, quality, features, score, decision, reasons, sample_p = values
@@ -239,7 +239,7 @@ def found_rows(
             with suppress(TypeError, ValueError, OverflowError):
                 row = StoredRow(
                     id_, book, line.key.boot_id, seq, event_us, mono_ns, quality, features, score, decision,
-                    reasons, sample_p, pi, line.key.model_version, float(sensed_s),
+                    reasons, sample_p, pi, line.key.model_version, float(sensed_s), own,
                 )  # fmt: skip
                 if crc == row_checksum(device, row, features, pi, u) and math.isfinite(row.sensed_s):
                     found = FoundRow(line.device_id, row, pi, u)

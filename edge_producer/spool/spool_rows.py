@@ -28,7 +28,8 @@ _PI = "CASE r.pi WHEN 0 THEN r.sample_p ELSE r.pi END"
 
 _INSERT = (
     "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
-    " reasons, sample_p, pi, u, sensed_s, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " reasons, sample_p, pi, u, sensed_s, crc, calibration)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -90,6 +91,7 @@ class SpoolRows:
                     row.u,
                     sensed_s,
                     crc,
+                    row.calibration,
                 )
             )
         self._connection.executemany(_INSERT, kept)
@@ -104,7 +106,7 @@ class SpoolRows:
         self.bytes += len(row.features) + ROW_OVERHEAD
         values = (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, row.features, row.score)
         pi = _stored_pi(pi, row.sample_p)
-        more = (row.decision, row.reasons, row.sample_p, pi, u, row.sensed_s, crc)
+        more = (row.decision, row.reasons, row.sample_p, pi, u, row.sensed_s, crc, row.calibration)
         self._connection.execute(_INSERT, (*values, *more))
 
     def oldest_s(self) -> dict[int, float]:
@@ -133,7 +135,7 @@ class SpoolRows:
             "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"  # noqa: S608  (constants)
             " r.score, r.decision, r.reasons, r.sample_p,"
             f" CASE WHEN r.reasons & ? THEN NULL ELSE {_PI} * coalesce(k.tau, 1.0) END, b.model, r.sensed_s,"
-            f" {_PI}, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
+            f" r.calibration, {_PI}, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             " WHERE r.device = ? AND r.sensed_s >= ? AND r.sensed_s < ? ORDER BY r.sensed_s, r.id LIMIT ?",
             (CONTEXT, device, from_s, before_s, limit),

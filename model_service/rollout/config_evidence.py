@@ -27,6 +27,8 @@ class ConfigEvidence:
         now: UTC.
         summaries: Rows of the group's summaries (all windows), from ``HISTORY`` before the switch on.
         looks: For how many promotions the rollout asks.
+        alarms: Returns the group's alarms (view ``alarms``) since as long before, in the order of device
+        and time.
     """
 
     profile: Profile
@@ -38,6 +40,7 @@ class ConfigEvidence:
     now: datetime
     summaries: pa.Table
     looks: int
+    alarms: Callable[[], pa.Table] = field(default=lambda: pa.table({}))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -106,6 +107,7 @@ class LakeJudges:
                 now=datetime.fromtimestamp(now, UTC),
                 summaries=summaries,
                 looks=max(record.looks, 1),
+                alarms=partial(self._alarms, tuple(observed.members), switched - HISTORY),
             )
             return _judge_of(spec.judge, profile)(evidence)
         except QueryError as exc:
@@ -118,6 +120,16 @@ class LakeJudges:
         query = f"""SELECT * FROM summaries WHERE device_id IN ({named})
             AND period_start >= TIMESTAMPTZ {duck.text(since.isoformat())}
             ORDER BY device_id, period_start, feature, boot_id, model_version, part"""  # noqa: S608  (quoted)
+        return self._read(query)
+
+    def _alarms(self, devices: Iterable[str], since: datetime) -> pa.Table:
+        named = ", ".join(duck.text(d) for d in devices) or "''"
+        query = f"""SELECT device_id, event_time, action FROM alarms WHERE device_id IN ({named})
+            AND event_time >= TIMESTAMPTZ {duck.text(since.isoformat())}
+            ORDER BY device_id, event_time, action"""  # noqa: S608  (quoted)
+        return self._read(query)
+
+    def _read(self, query: str) -> pa.Table:
         with closing(feature_store.connect(self.lake_root)) as connection:
             return duck.query(connection, query)
 

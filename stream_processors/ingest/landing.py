@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from schemas.events import Alert, DeviceState, Label
 from schemas.excerpt_event import Excerpt
 from schemas.profile import Profile
-from schemas.row_schemas import CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
+from schemas.row_schemas import CALIBRATION_COLUMN, CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
 from stream_processors.ingest.admission import Admitted
 from stream_processors.ingest.sealed_rows import RowSpan
@@ -28,6 +28,7 @@ _TINY = 1e-9
 _SELECTED = RULES | int(Reason.SAMPLE)
 _INVALID_NAME = r"[\x00-\x1f\x7f]|^.{257,}$"
 """Names become keys of states: no control characters, and no more than 256 characters."""
+_REVISION = r"^[0-9a-f]{16}$"
 _FIRST_US, _END_US = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp() * 1e6) for y in (FIRST_YEAR, END_YEAR))
 
 
@@ -106,6 +107,9 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     for name in ("score", *(n for n in profile.model.output_columns if n in columns)):
         score = columns[name].fill_null(0.0).to_numpy()
         verdicts.refuse((score < 0) | (score > 1), f"{name} is outside [0, 1]")
+    if CALIBRATION_COLUMN.name in columns:
+        named = pc.match_substring_regex(columns[CALIBRATION_COLUMN.name], _REVISION).fill_null(True)
+        verdicts.refuse(~np.asarray(named), "calibration is no revision")
     columns |= _plausible_time(columns, profile)
     columns["featureset"] = _constant(_meta(table.schema, "featureset"), table.num_rows)
     columns["extra"] = _extra(columns, profile, table.num_rows)

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from edge_producer import DecisionAnswer
 from edge_producer.acting.action_order import ActionOrder
 from edge_producer.decider import Decider, LocalDecision
+from edge_producer.deciding.answer_check import LARGEST_STATE
 from edge_producer.deciding.decision_function import try_parameters, why_parameters_refused
 from edge_producer.deciding.decision_parameters import DecisionParameters, ParameterSet
-from edge_producer.deciding.function_decider import LARGEST_STATE, FunctionDecider
+from edge_producer.deciding.function_decider import FunctionDecider
 from edge_producer.deciding.timed_calls import TimedCalls
 from edge_producer.device import Device
 from edge_producer.device_host import Host

@@ -19,8 +19,8 @@ from edge_producer import ActuatorRequest, DecisionRequest
 from edge_producer.acting.action_order import ActionOrder, Receipt, order_line
 from edge_producer.acting.called_actuator import load_actuator
 from edge_producer.actions import load_actions
+from edge_producer.deciding.answer_check import LARGEST_STATE, check_answer
 from edge_producer.deciding.decision_function import load_decision_function, why_parameters_refused
-from edge_producer.deciding.function_decider import LARGEST_STATE, check_answer
 from schemas.profile import Profile
 from tests.edge_producer.spool_rig import START, bench_profile
 from tests.simulators.installed_jobs import install

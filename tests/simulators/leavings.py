@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from infra.kafka.kafka_admin import KafkaAdmin
-from schemas.envelope import decode_rows, read_envelope
+from schemas.envelope import SealedMessage, decode_rows, read_envelope
 from schemas.events import JSON_LINES_SCHEMA, JSON_SCHEMA, decode_events
 from schemas.excerpt_event import Excerpt
 from schemas.packed_schemas import packed_books_rows, packed_summary_rows
@@ -78,21 +78,28 @@ class Leavings:
     def add_messages(self, admin: KafkaAdmin, namespace: str, profile: Profile) -> None:
         """All messages of a namespace's device topics, decoded as its profile's."""
         bases = {t.named(namespace): t.base for t in DEVICE_TOPICS}
+        found = admin.read(admin.spans(list(bases)))
+        self._add([(bases[m.topic], m.key, m.headers, m.value) for m in found], profile)
+
+    def add_sealed(self, messages: Iterable[SealedMessage], profile: Profile) -> None:
+        """Messages as a device has sealed them."""
+        self._add([(m.topic, m.key, m.headers, m.value) for m in messages], profile)
+
+    def _add(self, messages: Iterable[tuple[str, bytes, Any, bytes]], profile: Profile) -> None:
         schemas = {
             "telemetry.v1": telemetry_rows(profile),
             "summary.v1": packed_summary_rows(profile),
             "books.v1": packed_books_rows(),
         }
-        for message in admin.read(admin.spans(list(bases))):
-            base = bases[message.topic]
-            envelope, _ = read_envelope(message.key, message.headers)
-            for name, value in message.headers:
-                self.raw.append((f"{base} header {name}", value))
-            self.raw.append((base, message.value))
+        for base, key, headers, value in messages:
+            envelope, _ = read_envelope(key, headers)
+            for name, header in headers:
+                self.raw.append((f"{base} header {name}", header))
+            self.raw.append((base, value))
             if base in schemas:
-                self._add_rows(base, decode_rows(message.value, envelope.raw_bytes, schemas[base]))
+                self._add_rows(base, decode_rows(value, envelope.raw_bytes, schemas[base]))
             elif envelope.schema == JSON_LINES_SCHEMA:
-                for event in decode_events(message.value, envelope.raw_bytes, envelope.n_rows):
+                for event in decode_events(value, envelope.raw_bytes, envelope.n_rows):
                     self.raw.append((base, event))
             elif base == EXCERPT.base:
                 for channel, values in Excerpt.model_validate_json(message.value).values().items():
@@ -135,6 +142,8 @@ class Leavings:
         floats = []
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             values = _flat(column)
+            if pa.types.is_string(column.type):
+                self.raw.append((f"{origin} {name}", "\n".join(filter(None, column.to_pylist())).encode()))
             if values is not None:
                 self.columns.append((f"{origin} {name}", values))
                 floats += [values] if len(values) == len(batch) else []

@@ -1,0 +1,1 @@
+"""What the cloud computes for the vertical wearable."""

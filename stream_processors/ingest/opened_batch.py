@@ -227,7 +227,10 @@ def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
     table, ends = spans[0][1].table, np.cumsum(counts)
     places = np.repeat(np.array([span.start for _, span in spans]) - ends + counts, counts)
     places += np.arange(len(places))
-    devices = table.column("device_id").take(pa.array(places)).combine_chunks().dictionary_encode()
+    column = table.column("device_id")
+    if len(places) != table.num_rows or (places[1:] <= places[:-1]).any():  # else all rows in order
+        column = column.take(pa.array(places))
+    devices = column.combine_chunks().dictionary_encode()
     names, codes = devices.dictionary.to_pylist(), devices.indices.to_numpy()
     senders = {id(sender): sender for sender, _ in spans}
     number_of = {sender: number for number, sender in enumerate(senders)}

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import cramjam
 
 from schemas.arrow_bounds import check_value
 from schemas.errors import DecodeError
+
+
+class WritableBuffer(Protocol):
+    """A buffer of bytes that may be written."""
+
+    def __len__(self) -> int:
+        """Its bytes."""
+        ...
 
 
 def pack(raw: bytes) -> bytes:
@@ -24,10 +34,20 @@ def unpack(value: bytes, raw_bytes: int) -> bytes:
     """
     check_value(len(value), raw_bytes)
     raw = bytearray(raw_bytes)
+    unpack_into(value, raw)
+    return bytes(raw)
+
+
+def unpack_into(value: bytes, raw: WritableBuffer) -> None:
+    """Fill a buffer with what ``pack`` packed; ``check_value`` has allowed as much.
+
+    Raises:
+        DecodeError: It is no such block, or unpacks to more or less.
+    """
+    size = len(raw)
     try:
         written = cramjam.lz4.decompress_block_into(value, raw)
     except cramjam.DecompressionError as exc:
         raise DecodeError(f"value does not unpack: {exc}") from exc
-    if written != raw_bytes:
-        raise DecodeError(f"value unpacks to {written} bytes, not {raw_bytes}")
-    return bytes(raw)
+    if written != size:
+        raise DecodeError(f"value unpacks to {written} bytes, not {size}")

@@ -19,6 +19,7 @@ from faust.types import TP
 
 from schemas.errors import PipelineError
 from stream_processors.engine import fetch_bounds
+from stream_processors.engine.checked_records import FetchedRecord
 from stream_processors.settings import StreamSettings
 
 FETCH_MAX_PARTITION_BYTES = 1 << 20
@@ -58,7 +59,7 @@ class RecordReceiver(Protocol):
         """Look for what should have come; no record is on its way meanwhile."""
         ...
 
-    async def receive(self, tp: TP, records: Sequence[aiokafka.ConsumerRecord]) -> None:
+    async def receive(self, tp: TP, records: Sequence[FetchedRecord]) -> None:
         """Take consecutive records of one partition."""
         ...
 

@@ -18,7 +18,6 @@ from itertools import count
 from typing import Any, TypeVar
 
 import faust
-from aiokafka import ConsumerRecord
 from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
@@ -29,7 +28,7 @@ from schemas.errors import (
     TaskLostError,
     TasksStoppedError,
 )
-from stream_processors.engine.checked_records import as_message
+from stream_processors.engine.checked_records import FetchedRecord, as_message
 from stream_processors.engine.faust_consumer import CheckpointConsumer, bound_to, make_app
 from stream_processors.engine.kafka_log import KafkaLog
 from stream_processors.engine.serving import serve
@@ -229,7 +228,7 @@ class FaustDoor:
                 await asyncio.wait_for(self._space.wait(), ROOM_WAIT_S)
         return with_room
 
-    async def receive(self, tp: TP, records: Sequence[ConsumerRecord]) -> None:
+    async def receive(self, tp: TP, records: Sequence[FetchedRecord]) -> None:
         """Buffer what one fetch brought of a partition: consecutive records, so a hole in them is the log's.
 
         A hole before them may be ours: then the partition is fetched again from there.
@@ -238,7 +237,7 @@ class FaustDoor:
         if buffer is None or not records:  # revoked meanwhile
             return
         topic = self._base_of[tp.topic]
-        messages = [as_message(topic, r) for r in records]
+        messages = [as_message(topic, tp.partition, r) for r in records]
         expected, first = buffer.next_offsets[topic], first_offset(messages[0])
         if first > expected and not await self._is_hole(tp, expected, first):
             await self._fetch_again(tp, expected)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from aiokafka.consumer import fetcher
-from aiokafka.structs import ConsumerRecord
 
-from stream_processors.engine.checked_records import check_all_batches
+from stream_processors.engine.checked_records import FetchedRecord, check_all_batches
 
 MAX_TAKEN_BYTES = 4 * 1024**2
 """Bytes of one partition that are taken out of a fetch at a time."""
@@ -31,15 +30,15 @@ class BoundedFetchResult(_UnboundedResult):  # type: ignore[misc, valid-type]  #
 
     _partition_records: Any
 
-    def getall(self, max_records: int | None = None) -> list[ConsumerRecord]:
+    def getall(self, max_records: int | None = None) -> list[FetchedRecord]:
         """The next records, about ``MAX_TAKEN_BYTES`` at most (as consumer/fetcher.py:124)."""
-        found: list[ConsumerRecord] = []
+        found: list[FetchedRecord] = []
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return found
         size = 0
         for record in self._partition_records:
             found.append(record)
-            size += max(record.serialized_value_size, 0) + max(record.serialized_key_size, 0)
+            size += len(record.value or b"") + len(record.key or b"")
             if size >= MAX_TAKEN_BYTES or len(found) == max_records:
                 self._update_position()
                 return found

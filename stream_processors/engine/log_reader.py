@@ -66,7 +66,8 @@ async def _read(servers: str, full_topic: str, span: LogSpan, limit: int) -> tup
         until = time.monotonic() + PATIENCE_S
         while reached < end and len(found) < limit and size < MAX_READ_BYTES:
             records = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=limit - len(found))
-            taken = [as_message(span.topic, r) for r in records.get(partition, ()) if r.offset < end]
+            new = [r for r in records.get(partition, ()) if r.offset < end]
+            taken = [as_message(span.topic, span.partition, r) for r in new]
             found += taken
             size += sum(len(m.value) for m in taken)
             position = await consumer.position(partition)

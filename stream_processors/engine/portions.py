@@ -14,8 +14,8 @@ from stream_processors.job import RawMessage
 PORTION_BYTES = 64 * 1024**2
 """What the messages of one portion may unpack to together, where they are more than one."""
 _RAW_BYTES = "raw_bytes"
-_USUAL_PLACE = 6
-"""Of that header among those of a sealed message."""
+_USUAL_PLACES = (6, 7)
+"""Of that header among those of a sealed message, without and with a version of its profile."""
 
 
 def portions(messages: Sequence[RawMessage], most: int = PORTION_BYTES) -> list[Sequence[RawMessage]]:
@@ -36,8 +36,10 @@ def unpacked_bytes(message: RawMessage) -> int:
     """What the message can unpack to at most, by what it says and by its size; the smaller of both holds."""
     largest = min(MAX_RATIO * len(message.value), MAX_RAW_BYTES)
     headers = message.headers
-    if len(headers) > _USUAL_PLACE and headers[_USUAL_PLACE][0] == _RAW_BYTES:
-        headers = headers[_USUAL_PLACE:]
+    for place in _USUAL_PLACES:
+        if len(headers) > place and headers[place][0] == _RAW_BYTES:
+            headers = headers[place:]
+            break
     for name, value in headers:
         if name == _RAW_BYTES and (value or b"").isdigit() and len(value) < 10:
             return min(max(int(value), len(message.value)), largest)

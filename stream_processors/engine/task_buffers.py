@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate
 
 from schemas.errors import OperatorError
 from stream_processors.job import RawMessage
@@ -17,12 +18,15 @@ HEADER_OVERHEAD_BYTES = 160
 
 def held_bytes(message: RawMessage) -> int:
     """About how much memory the message takes while it waits."""
-    headers = message.headers
-    size = MESSAGE_OVERHEAD_BYTES + len(message.value) + HEADER_OVERHEAD_BYTES * len(headers)
-    if message.key:
-        size += len(message.key)
+    headers, key, value = message.headers, message.key, message.value
+    size = MESSAGE_OVERHEAD_BYTES + len(value) + HEADER_OVERHEAD_BYTES * len(headers)
+    if key:
+        size += len(key)
+    if not headers:
+        return size
+    names, values = zip(*headers, strict=True)
     try:
-        return size + sum(map(len, chain.from_iterable(headers)))
+        return size + len("".join(names)) + len(b"".join(values))
     except TypeError:  # a header without a value
         return size + sum(len(name) + len(value or b"") for name, value in headers)
 
@@ -33,11 +37,13 @@ class TaskBuffer:
 
     Attributes:
         next_offsets: Next expected offset by topic; it never goes back.
-        n_bytes: Memory of all waiting messages (``held_bytes``).
+        sizes: Memory of each waiting message (``held_bytes``).
+        n_bytes: Of all of them.
     """
 
     next_offsets: dict[str, int]
     messages: list[RawMessage] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     n_bytes: int = 0
 
     def extend(self, messages: Sequence[RawMessage]) -> int:
@@ -54,24 +60,20 @@ class TaskBuffer:
             if message.offset >= expected:
                 expected = message.offset + 1
                 self.messages.append(message)
-                self.n_bytes += held_bytes(message)
+                self.sizes.append(held_bytes(message))
+        self.n_bytes += sum(self.sizes[before:])
         self.next_offsets[topic] = expected
         return len(self.messages) - before
 
     def take(self, max_bytes: int | None = None) -> list[RawMessage]:
         """Hand over waiting messages, oldest first: all, or at least one and up to ``max_bytes``."""
         if max_bytes is None or self.n_bytes <= max_bytes:
-            taken, self.messages, self.n_bytes = self.messages, [], 0
+            taken, self.messages, self.sizes, self.n_bytes = self.messages, [], [], 0
             return taken
-        size = held_bytes(self.messages[0])
-        count = 1
-        for message in self.messages[1:]:
-            more = size + held_bytes(message)
-            if more > max_bytes:
-                break
-            size, count = more, count + 1
-        taken, self.messages = self.messages[:count], self.messages[count:]
-        self.n_bytes -= size
+        ends = list(accumulate(self.sizes))
+        count = max(1, bisect_right(ends, max_bytes))
+        taken, self.messages, self.sizes = self.messages[:count], self.messages[count:], self.sizes[count:]
+        self.n_bytes -= ends[count - 1]
         return taken
 
     def reopened(self, task: int, in_flight: Sequence[RawMessage], offsets: Mapping[str, int]) -> TaskBuffer:

@@ -270,11 +270,12 @@ def open_message(
         MessageError: Unknown schema or profile, content of another kind, undecodable content, a wrong count,
             or something about a device or a boot that the producer may not send for.
     """
-    hop_s = directory.profile_of(envelope.profile).sampling.hop_s
+    profile = directory.profile_of(envelope.profile)
+    if given is not None and given.n == envelope.n_rows:
+        return Admitted(message, envelope, given)
+    hop_s = profile.sampling.hop_s
     kind = EVENT_OF.get(message.topic)
     if kind is None:
-        if given is not None and given.n == envelope.n_rows:
-            return Admitted(message, envelope, given)
         rows = pa.Table.from_batches([_open_rows(message, envelope, directory)])
         foreign = owners.check_rows(rows, device, hop_s)
         return Admitted(message, envelope, RowSpan(rows, 0, rows.num_rows), foreign=foreign or None)

@@ -1,21 +1,26 @@
 """One column of many Arrow record batches, joined from the pieces of their bytes. Pure.
 
-Nothing in the pieces is trusted: offsets of texts and lists and counts of nulls are compared with what the
-metadata of each batch states, as Arrow does for one batch. What is left to Arrow is validity of the joined
-column, such as that texts are UTF-8.
+Batches that lie alike (equal metadata, equal size) are the rows of one matrix of bytes, so a piece of all of
+them is a column of it: one copy, however many they are. Nothing in the pieces is trusted: offsets of texts and
+lists and counts of nulls are compared with what the metadata of each batch states, as Arrow does for one
+batch. What is left to Arrow is validity of the joined column, such as that texts are UTF-8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 _NOTHING = slice(0, 0)
+_MOST_BYTES = np.iinfo("int32").max
+_Ints = NDArray[np.int64]
+_Bytes = NDArray[np.uint8]
+_Places = slice | _Ints
 
 
 class Unjoinable(Exception):  # noqa: N818  (no error: it says that something is to be done one by one)
@@ -50,95 +55,82 @@ class Cuts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RowCounts:
-    """Rows of each batch, all at least one."""
-
-    each: np.ndarray
-
-    @cached_property
-    def total(self) -> int:
-        """Rows of all."""
-        return int(self.each.sum())
-
-    @cached_property
-    def firsts(self) -> np.ndarray:
-        """Number of each batch's first row."""
-        firsts: np.ndarray = np.cumsum(self.each) - self.each
-        return firsts
-
-    @cached_property
-    def bytes_of_bits(self) -> np.ndarray:
-        """Bytes that a bit for each row of a batch takes."""
-        sizes: np.ndarray = (self.each + 7) // 8
-        return sizes
-
-    @cached_property
-    def bit_places(self) -> np.ndarray:
-        """Place of each row's bit where the bits of each batch begin at a byte of their own."""
-        begins = (np.cumsum(self.bytes_of_bits) - self.bytes_of_bits) * 8
-        places: np.ndarray = np.repeat(begins - self.firsts, self.each) + np.arange(self.total)
-        return places
-
-
-class Pieces(NamedTuple):
-    """One column's pieces of all batches: for each kind of piece, those of the batches in order.
+class Alike:
+    """Batches that lie alike, of many that are joined.
 
     Attributes:
-        nulls: Nulls that each batch states.
+        block: Their bytes, a batch a row.
+        rows: Of each batch, at least one.
+        numbers: Which of all batches each is, ascending.
+        places: Where their rows go among those of all batches.
     """
 
-    pieces: Sequence[Sequence[bytes]]
-    counts: RowCounts
-    nulls: Sequence[int]
+    block: _Bytes
+    rows: int
+    numbers: _Ints
+    places: _Places
 
-    @staticmethod
-    def counts_of(rows: Sequence[int]) -> RowCounts:
-        """Rows of each batch."""
-        return RowCounts(np.array(rows, dtype="int64"))
 
-    def bits(self, number: int, missing: bytes = b"") -> np.ndarray:
-        """One value, 0 or 1, a row; a batch without the piece has ``missing`` in each byte."""
-        sizes = self.counts.bytes_of_bits.tolist()
-        packed = b"".join([p or missing * size for p, size in zip(self.pieces[number], sizes, strict=True)])
-        unpacked = np.unpackbits(np.frombuffer(packed, "uint8"), bitorder="little")
-        bits: np.ndarray = unpacked[self.counts.bit_places]
-        return bits
+class Piece(NamedTuple):
+    """What one column has in batches that lie alike.
 
-    def validity(self) -> pa.Buffer | None:
-        """Arrow's bitmap of rows that are not null; None: all are.
+    Attributes:
+        cuts: Where its pieces lie in each.
+        nulls: That each batch states.
+    """
 
-        Raises:
-            Unjoinable: A batch has more or fewer nulls than it states.
-        """
-        if not any(self.pieces[0]):
-            return None
-        valid = self.bits(0, b"\xff")
-        missing = np.add.reduceat(1 - valid.astype("int64"), self.counts.firsts)
-        if not np.array_equal(missing, np.array(self.nulls)):
-            raise Unjoinable("another number of nulls than stated")
-        return pa.py_buffer(np.packbits(valid, bitorder="little"))
+    of: Alike
+    cuts: Sequence[slice]
+    nulls: int
 
-    def offsets(self, most: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Joined offsets, and where the last value of each batch ends in its own bytes.
+    def bytes_(self, number: int) -> _Bytes:
+        """A copy of one piece of each batch, a batch a row."""
+        return self.of.block[:, self.cuts[number]].copy()
 
-        Args:
-            most: Where it may end.
+    def bits(self, number: int) -> _Bytes:
+        """One value, 0 or 1, a row; a batch a row of the matrix."""
+        unpacked: _Bytes = np.unpackbits(self.bytes_(number), axis=1, bitorder="little")
+        return unpacked[:, : self.of.rows]
 
-        Raises:
-            Unjoinable: They do not begin at 0, fall, or end too late.
-        """
-        counts = self.counts.each
-        given = np.frombuffer(b"".join(self.pieces[1]), "int32").astype("int64")
-        heads = np.cumsum(counts + 1) - (counts + 1)
-        ends = given[heads + counts]
-        lengths = np.delete(np.diff(given), heads[1:] - 1)
-        if given[heads].any() or (lengths < 0).any() or (ends > np.array(most)).any():
-            raise Unjoinable("offsets lead elsewhere")
-        joined = np.zeros(self.counts.total + 1, dtype="int64")
-        np.cumsum(lengths, out=joined[1:])
-        if joined[-1] > np.iinfo("int32").max:
-            raise Unjoinable("too much for one column")
-        return joined.astype("int32"), ends
+
+class Joining:
+    """All batches that are joined, and which of them turn out to be wrong.
+
+    Attributes:
+        counts: Rows of each.
+        total: Rows of all.
+        wrong: Batches that are not what their metadata says; their part of a column is not to be used.
+    """
+
+    def __init__(self, counts: _Ints) -> None:
+        self.counts, self.total = counts, int(counts.sum())
+        self.wrong = np.zeros(len(counts), dtype=bool)
+
+    def refuse(self, of: Alike, wrong: NDArray[np.bool_]) -> None:
+        """Note which batches are wrong."""
+        self.wrong[of.numbers[wrong]] = True
+
+
+def placed(blocks: Sequence[tuple[_Bytes, int, _Ints]]) -> tuple[list[Alike], _Ints]:
+    """Batches in the order of their numbers.
+
+    Args:
+        blocks: Bytes, rows of each, and numbers of batches that lie alike; numbers are dense over all.
+
+    Returns:
+        The same with the places of their rows, and rows of each batch.
+    """
+    counts = np.empty(sum(len(numbers) for _, _, numbers in blocks), dtype="int64")
+    for _, rows, numbers in blocks:
+        counts[numbers] = rows
+    firsts = np.cumsum(counts) - counts
+    found = []
+    for block, rows, numbers in blocks:
+        places: _Places = slice(None)
+        if len(blocks) > 1:
+            places = (firsts[numbers][:, None] + np.arange(rows)).ravel()
+        found.append(Alike(block, rows, numbers, places))
+    return found, counts
 
 
 class JoinedColumn(Protocol):
@@ -154,11 +146,11 @@ class JoinedColumn(Protocol):
         """
         ...
 
-    def joined(self, pieces: Pieces) -> pa.Array:
-        """The column of all batches.
+    def joined(self, pieces: Sequence[Piece], joining: Joining) -> pa.Array:
+        """The column of all batches; those that are not what their metadata says are noted as wrong.
 
         Raises:
-            Unjoinable: A piece is not what the metadata says.
+            Unjoinable: It is too much for one column.
         """
         ...
 
@@ -189,6 +181,22 @@ def _bitmap(array: pa.Array, cuts: Cuts) -> slice:
     return _NOTHING if bitmap is None else cuts.of(bitmap, (len(array) + 7) // 8)
 
 
+def _validity(pieces: Sequence[Piece], joining: Joining) -> pa.Buffer | None:
+    """Arrow's bitmap of rows that are not null; None: all are. A batch has as many nulls as it states."""
+    if all(piece.cuts[0] == _NOTHING for piece in pieces):
+        return None
+    valid = np.ones(joining.total, dtype="uint8")
+    for piece in pieces:
+        if piece.cuts[0] == _NOTHING:
+            wrong = np.full(len(piece.of.numbers), piece.nulls != 0)
+        else:
+            bits = piece.bits(0)
+            wrong = piece.of.rows - bits.sum(axis=1, dtype="int64") != piece.nulls
+            valid[piece.of.places] = bits.reshape(-1)
+        joining.refuse(piece.of, wrong)
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
 class _Fixed:
     """Numbers and instants."""
 
@@ -200,9 +208,16 @@ class _Fixed:
     def cuts(self, array: pa.Array, cuts: Cuts) -> list[slice]:
         return [_bitmap(array, cuts), cuts.of(array.buffers()[1], len(array) * self._width)]
 
-    def joined(self, pieces: Pieces) -> pa.Array:
-        content = pa.py_buffer(b"".join(pieces.pieces[1]))
-        return pa.Array.from_buffers(self._kind, pieces.counts.total, [pieces.validity(), content])
+    def joined(self, pieces: Sequence[Piece], joining: Joining) -> pa.Array:
+        unit = f"u{self._width}"
+        if len(pieces) == 1:
+            values = pieces[0].bytes_(1).reshape(-1)
+        else:
+            values = np.empty(joining.total, dtype=unit)
+            for piece in pieces:
+                values[piece.of.places] = piece.bytes_(1).reshape(-1).view(unit)
+        buffers = [_validity(pieces, joining), pa.py_buffer(values)]
+        return pa.Array.from_buffers(self._kind, joining.total, buffers)
 
 
 class _Bits:
@@ -213,15 +228,67 @@ class _Bits:
     def cuts(self, array: pa.Array, cuts: Cuts) -> list[slice]:
         return [_bitmap(array, cuts), cuts.of(array.buffers()[1], (len(array) + 7) // 8)]
 
-    def joined(self, pieces: Pieces) -> pa.Array:
-        content = pa.py_buffer(np.packbits(pieces.bits(1), bitorder="little"))
-        return pa.Array.from_buffers(pa.bool_(), pieces.counts.total, [pieces.validity(), content])
+    def joined(self, pieces: Sequence[Piece], joining: Joining) -> pa.Array:
+        bits = np.empty(joining.total, dtype="uint8")
+        for piece in pieces:
+            bits[piece.of.places] = piece.bits(1).reshape(-1)
+        content = pa.py_buffer(np.packbits(bits, bitorder="little"))
+        return pa.Array.from_buffers(pa.bool_(), joining.total, [_validity(pieces, joining), content])
 
 
-class _Texts:
-    """Texts and bytes: offsets, and what they divide."""
+class _Divided:
+    """Values of several lengths: offsets, and what they divide."""
 
     n_pieces = 3
+    _width = 1
+
+    def _parts(self, pieces: Sequence[Piece], joining: Joining) -> tuple[NDArray[np.int32], pa.Buffer]:
+        """Joined offsets, and what they divide.
+
+        Raises:
+            Unjoinable: It is too much for one column.
+        """
+        lengths = np.empty(joining.total, dtype="int64")
+        parts: list[_Bytes | bytes] = [b""] * len(joining.counts)
+        whole = None
+        for piece in pieces:
+            ends = self._ends(piece, joining, lengths)
+            same = len(set(ends)) == 1
+            content = piece.of.block[:, piece.cuts[2]]
+            if same and len(pieces) == 1:
+                whole = pa.py_buffer(content[:, : ends[0]].copy().reshape(-1))
+            elif same:
+                flat, size = content[:, : ends[0]].tobytes(), ends[0]
+                for row, number in enumerate(piece.of.numbers.tolist()):
+                    parts[number] = flat[row * size : row * size + size]
+            else:
+                for row, number in enumerate(piece.of.numbers.tolist()):
+                    parts[number] = content[row, : ends[row]]
+        offsets = np.zeros(joining.total + 1, dtype="int64")
+        np.cumsum(lengths, out=offsets[1:])
+        if offsets[-1] > _MOST_BYTES:
+            raise Unjoinable("too much for one column")
+        return offsets.astype("int32"), pa.py_buffer(b"".join(parts)) if whole is None else whole
+
+    def _ends(self, piece: Piece, joining: Joining, lengths: _Ints) -> list[int]:
+        """Where the values of each batch end in its content, in bytes; those of a wrong one are none."""
+        offsets = piece.bytes_(1).view("<i4").astype("int64")
+        content = piece.cuts[2]
+        most = (content.stop - content.start) // self._width
+        steps = np.diff(offsets, axis=1)
+        wrong = (offsets[:, 0] != 0) | (steps < 0).any(axis=1) | (offsets[:, -1] > most)
+        ends = offsets[:, -1]
+        if wrong.any():
+            joining.refuse(piece.of, wrong)
+            steps[wrong] = 0
+            ends = np.where(wrong, 0, ends)
+        lengths[piece.of.places] = steps.reshape(-1)
+        found: list[int] = (ends * self._width).tolist()
+        return found
+
+
+class _Texts(_Divided):
+    """Texts and bytes."""
 
     def __init__(self, kind: pa.DataType) -> None:
         self._kind = kind
@@ -231,18 +298,14 @@ class _Texts:
         whole = _NOTHING if content is None else cuts.of(content, content.size)
         return [_bitmap(array, cuts), cuts.of(offsets, 4 * (len(array) + 1)), whole]
 
-    def joined(self, pieces: Pieces) -> pa.Array:
-        given = pieces.pieces[2]
-        offsets, ends = pieces.offsets([len(p) for p in given])
-        content = b"".join([p[:end] for p, end in zip(given, ends.tolist(), strict=True)])
-        buffers = [pieces.validity(), pa.py_buffer(offsets), pa.py_buffer(content)]
-        return pa.Array.from_buffers(self._kind, pieces.counts.total, buffers)
+    def joined(self, pieces: Sequence[Piece], joining: Joining) -> pa.Array:
+        offsets, content = self._parts(pieces, joining)
+        buffers = [_validity(pieces, joining), pa.py_buffer(offsets), content]
+        return pa.Array.from_buffers(self._kind, joining.total, buffers)
 
 
-class _Lists:
+class _Lists(_Divided):
     """Lists of numbers, none of which is null."""
-
-    n_pieces = 3
 
     def __init__(self, kind: pa.ListType) -> None:
         self._kind, self._width = kind, kind.value_type.bit_width // 8
@@ -258,11 +321,8 @@ class _Lists:
             cuts.of(content, len(items) * self._width),
         ]
 
-    def joined(self, pieces: Pieces) -> pa.Array:
-        given = pieces.pieces[2]
-        offsets, ends = pieces.offsets([len(p) // self._width for p in given])
-        content = b"".join([p[: end * self._width] for p, end in zip(given, ends.tolist(), strict=True)])
-        n_items = int(offsets[-1])
-        items = pa.Array.from_buffers(self._kind.value_type, n_items, [None, pa.py_buffer(content)])
-        buffers = [pieces.validity(), pa.py_buffer(offsets)]
-        return pa.Array.from_buffers(self._kind, pieces.counts.total, buffers, children=[items])
+    def joined(self, pieces: Sequence[Piece], joining: Joining) -> pa.Array:
+        offsets, content = self._parts(pieces, joining)
+        items = pa.Array.from_buffers(self._kind.value_type, int(offsets[-1]), [None, content])
+        buffers = [_validity(pieces, joining), pa.py_buffer(offsets)]
+        return pa.Array.from_buffers(self._kind, joining.total, buffers, children=[items])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from schemas.envelope import Envelope, Proof, signed_bytes
 from schemas.topics import Lane
@@ -15,6 +16,11 @@ _NAMES = ("schema", "profile", "spool_id", "lane", "msg_no", "n_rows", "raw_byte
           "signature")  # fmt: skip
 _VERSION_PLACE = 2
 """Where the header ``profile_version`` stands, if a message has one; ``path`` comes last."""
+_WITH_PATH = (*_NAMES, "path")
+_WITH_VERSION = (*_NAMES[:_VERSION_PLACE], VERSION_HEADER, *_NAMES[_VERSION_PLACE:])
+_WITH_BOTH = (*_WITH_VERSION, "path")
+_MOST_PATH_BYTES = 1024
+"""A longer one is left to the full reading, which refuses it."""
 _BEFORE_NUMBER = frozenset({"schema", "profile", VERSION_HEADER, "spool_id", "lane"})
 _DIGEST_BYTES, _SIGNATURE_BYTES, _MOST_DIGITS = 32, 64, 18
 _SIZES = tuple(n.to_bytes(4, "big") for n in range(_SIGNATURE_BYTES + 1))
@@ -38,15 +44,20 @@ class RepeatedHeaders(NamedTuple):
     version: VersionHeader | None
 
 
+Repeat = tuple[str, bytes | None, bytes, bytes, bytes, bytes, bytes, bytes | None]
+
+
 class KnownMessage(NamedTuple):
-    """Headers of a message whose repeated part was checked before."""
+    """Headers of a message whose repeated part was read in full before."""
 
     envelope: Envelope
     proof: Proof
     signed: bytes
 
 
-Repeat = tuple[str, bytes | None, bytes, bytes, bytes, bytes, bytes, bytes | None]
+Learnt = tuple[Repeat, RepeatedHeaders]
+_NOTHING: dict[Repeat, RepeatedHeaders] = {}
+_UNKNOWN = (None, None)
 
 
 class KnownHeaders:
@@ -57,26 +68,35 @@ class KnownHeaders:
 
     def read(self, message: RawMessage) -> KnownMessage | None:
         """The headers; None: they are not as before, so they are to be read and checked in full."""
-        headers, path, version = message.headers, None, None
-        if len(headers) > len(_NAMES) and headers[-1][0] == "path" and headers[-1][1] is not None:
-            headers, path = headers[:-1], headers[-1][1]
-        if len(headers) > len(_NAMES) and headers[_VERSION_PLACE][0] == VERSION_HEADER:
-            version = headers[_VERSION_PLACE][1] or b""  # without a value it is none that is known
-            headers = [*headers[:_VERSION_PLACE], *headers[_VERSION_PLACE + 1 :]]
-        try:
-            (a, schema), (b, profile), (c, spool), (d, lane), (e, no), (f, rows), (g, raw), (h, digest), (
-                i, signer), (j, signature) = headers  # fmt: skip
-        except ValueError:  # more or fewer
-            return None
-        if (a, b, c, d, e, f, g, h, i, j) != _NAMES:
-            return None
-        known = self._known.get((message.topic, message.key, schema, profile, spool, lane, signer, version))
-        if known is None or not (_is_natural(no) and _is_natural(rows) and _is_natural(raw)):
-            return None
+        return self.look(message, _NOTHING)[0]
+
+    def look(
+        self, message: RawMessage, unproved: Mapping[Repeat, RepeatedHeaders]
+    ) -> tuple[KnownMessage | None, Learnt | None]:
+        """The same, and the repeated part, where it is one of the unproved; None: a signature over it held.
+
+        Args:
+            message: As it came.
+            unproved: Repeated parts that were read and checked in full in this call; what they say is known,
+                who said so is not.
+        """
+        fields = _fields(message)
+        if fields is None:
+            return _UNKNOWN
+        schema, profile, version, spool, lane, no, rows, raw, digest, signer, signature, path = fields
+        key = (message.topic, message.key, schema, profile, spool, lane, signer, version)
+        known, learnt = self._known.get(key), None
+        if known is None:
+            known = unproved.get(key)
+            if known is None:
+                return _UNKNOWN
+            learnt = (key, known)
+        if not (_is_natural(no) and _is_natural(rows) and _is_natural(raw)):
+            return _UNKNOWN
         if digest is None or len(digest) != _DIGEST_BYTES or signature is None:  # type: ignore[redundant-expr]
-            return None
-        if len(signature) != _SIGNATURE_BYTES:
-            return None
+            return _UNKNOWN
+        if len(signature) != _SIGNATURE_BYTES or (path is not None and len(path) > _MOST_PATH_BYTES):
+            return _UNKNOWN
         envelope = Envelope(
             known.schema, known.profile, known.producer, known.spool_id, known.lane,
             int(no), int(rows), int(raw), digest, known.signer, known.version,
@@ -85,33 +105,55 @@ class KnownHeaders:
             (known.before, _NO, _SIZES[len(no)], no, _ROWS, _SIZES[len(rows)], rows, _RAW,
              _SIZES[len(raw)], raw, _DIGEST, digest, known.after)
         )  # fmt: skip
-        return KnownMessage(envelope, Proof(signature, path), signed)
+        return KnownMessage(envelope, Proof(signature, path), signed), learnt
 
     def learn(self, message: RawMessage, envelope: Envelope) -> None:
         """Remember the repeated part of a message that was read and checked in full."""
-        names = [name for name, _ in message.headers]
-        if names[-1:] == ["path"]:
-            names.pop()
-        version = None
-        if names[_VERSION_PLACE : _VERSION_PLACE + 1] == [VERSION_HEADER]:
-            version = message.headers[_VERSION_PLACE][1]
-            del names[_VERSION_PLACE]
-        if tuple(names) != _NAMES:
-            return
-        if len(self._known) >= MOST_REPEATS:
-            self._known.clear()
-        fields = dict(message.headers)
-        schema, profile, spool, lane, signer = (
-            fields[n] for n in ("schema", "profile", "spool_id", "lane", "signer")
-        )
-        first = [h for h in message.headers if h[0] in _BEFORE_NUMBER]
-        before = signed_bytes(message.topic, message.key or b"", first)
-        after = signed_bytes("", b"", [("signer", signer)])[2 * _SIZE_BYTES :]
-        key = (message.topic, message.key, schema, profile, spool, lane, signer, version)
-        self._known[key] = RepeatedHeaders(
-            envelope.schema, envelope.profile, envelope.producer, envelope.spool_id, envelope.lane,
-            envelope.signer, before, after, envelope.version,
-        )  # fmt: skip
+        learnt = repeated_of(message, envelope)
+        if learnt is not None:
+            self.keep(learnt)
+
+    def keep(self, learnt: Learnt) -> None:
+        """Remember a repeated part."""
+        key, repeated = learnt
+        if key not in self._known:
+            if len(self._known) >= MOST_REPEATS:
+                self._known.clear()
+            self._known[key] = repeated
+
+
+def repeated_of(message: RawMessage, envelope: Envelope) -> Learnt | None:
+    """The repeated part of a message that was read and checked in full; None: it has another shape."""
+    fields = _fields(message)
+    if fields is None:
+        return None
+    schema, profile, version, spool, lane, _, _, _, _, signer, _, _ = fields
+    first = [h for h in message.headers if h[0] in _BEFORE_NUMBER]
+    before = signed_bytes(message.topic, message.key or b"", first)
+    after = signed_bytes("", b"", [("signer", signer)])[2 * _SIZE_BYTES :]
+    key = (message.topic, message.key, schema, profile, spool, lane, signer, version)
+    return key, RepeatedHeaders(
+        envelope.schema, envelope.profile, envelope.producer, envelope.spool_id, envelope.lane,
+        envelope.signer, before, after, envelope.version,
+    )  # fmt: skip
+
+
+def _fields(message: RawMessage) -> tuple[Any, ...] | None:
+    """Values of the headers in the order of ``_WITH_BOTH``, None for what is not there; None: another shape."""
+    headers = message.headers
+    if not len(_NAMES) <= len(headers) <= len(_WITH_BOTH):
+        return None
+    names, values = zip(*headers, strict=True)
+    at = _VERSION_PLACE
+    if names == _NAMES:
+        return (*values[:at], None, *values[at:], None)
+    if names == _WITH_PATH:
+        return None if values[-1] is None else (*values[:at], None, *values[at:])
+    if names == _WITH_VERSION:
+        return (*values[:at], values[at] or b"", *values[at + 1 :], None)
+    if names == _WITH_BOTH:
+        return None if values[-1] is None else (*values[:at], values[at] or b"", *values[at + 1 :])
+    return None
 
 
 _SIZE_BYTES = len(_SIZES[0])

@@ -29,18 +29,19 @@ class Lanes:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._marks: dict[str, LaneMarks] = {}
+        self._marks: dict[tuple[str, str, Lane], LaneMarks] = {}
         self._spools: dict[str, _Spools] = {}
         self._held_before: dict[str, list[str]] | None = None
-        self._keys: dict[tuple[str, str, Lane], str] = {}
         self._changed: dict[str, Any] = {}
+        self._touched: dict[tuple[str, str, Lane], LaneMarks] = {}
 
     def marks(self, envelope: Envelope) -> LaneMarks:
         """The lane's marks; not to be changed by the caller."""
-        key = self._key(envelope)
-        found = self._marks.get(key)
+        lane = (envelope.producer, envelope.spool_id, envelope.lane)
+        found = self._marks.get(lane)
         if found is None:
-            found = self._marks[key] = LaneMarks.from_state(self._changed.get(key, self._state.get(key)))
+            key = _lane_key(*lane)
+            found = self._marks[lane] = LaneMarks.from_state(self._changed.get(key, self._state.get(key)))
         return found
 
     def check(self, envelope: Envelope) -> None:
@@ -71,23 +72,15 @@ class Lanes:
     def add(self, envelope: Envelope, timestamp_ms: int) -> int:
         """Add a number that ``check`` allows; returns by how much the lane's gap has grown."""
         self._use(envelope.producer, envelope.spool_id, timestamp_ms // DAY_MS)
-        marks, key = self.marks(envelope), self._key(envelope)
+        marks = self.marks(envelope)
         before = marks.gap
         marks.add(envelope.msg_no, envelope.digest)
-        self._changed[key] = marks
+        self._touched[envelope.producer, envelope.spool_id, envelope.lane] = marks
         return marks.gap - before
-
-    def _key(self, envelope: Envelope) -> str:
-        """State key of the marks of the envelope's lane."""
-        lane = (envelope.producer, envelope.spool_id, envelope.lane)
-        key = self._keys.get(lane)
-        if key is None:
-            key = self._keys[lane] = _lane_key(*lane)
-        return key
 
     def changes(self) -> Mapping[str, Any]:
         """State keys that changed; None removes."""
-        return {k: v.to_state() if isinstance(v, LaneMarks) else v for k, v in self._changed.items()}
+        return self._changed | {_lane_key(*lane): marks.to_state() for lane, marks in self._touched.items()}
 
     def _use(self, producer: str, spool: str, day: int) -> None:
         spools = self._of(producer)
@@ -104,7 +97,8 @@ class Lanes:
         spools.retired.append(spool)
         for lane in Lane:
             key = _lane_key(producer, spool, lane)
-            self._marks.pop(key, None)
+            self._marks.pop((producer, spool, lane), None)
+            self._touched.pop((producer, spool, lane), None)
             self._changed.pop(key, None)
             if key in self._state:
                 self._changed[key] = None

@@ -78,7 +78,7 @@ class LaneMarks:
     def same_bytes(self, msg_no: int, digest: bytes) -> bool:
         """Whether a known number came with these bytes; also True where its digest is no longer kept."""
         known = self.digests.get(msg_no)
-        return known is None or known == digest.hex()[:_DIGEST_CHARS]
+        return known is None or known == digest[: _DIGEST_CHARS // 2].hex()
 
     def add(self, msg_no: int, digest: bytes) -> None:
         """Add a new number."""
@@ -90,8 +90,8 @@ class LaneMarks:
             self._add_above(msg_no)
             if len(self.above) > MOST_RANGES:
                 self._close_oldest()
-        self.digests[msg_no] = digest.hex()[:_DIGEST_CHARS]
-        if msg_no + 1 < self.highest:  # it came late
+        self.digests[msg_no] = digest[: _DIGEST_CHARS // 2].hex()
+        if self.mark != msg_no + 1 and msg_no + 1 < self.highest:  # it came late
             self.digests = dict(sorted(self.digests.items()))
         if len(self.digests) > REMEMBERED_DIGESTS:
             del self.digests[next(iter(self.digests))]

@@ -27,7 +27,14 @@ from stream_processors.ingest.admission import (
     wire_schema_of,
 )
 from stream_processors.ingest.boot_owners import BootOwners
-from stream_processors.ingest.known_headers import KnownHeaders
+from stream_processors.ingest.known_headers import (
+    MOST_REPEATS,
+    KnownHeaders,
+    Learnt,
+    Repeat,
+    RepeatedHeaders,
+    repeated_of,
+)
 from stream_processors.ingest.lanes import Lanes
 from stream_processors.ingest.packed_reader import PackedReader
 from stream_processors.ingest.sealed_rows import RowReader, RowSpan, SealedValue
@@ -41,10 +48,9 @@ class OpenedMessage:
         message: As it came.
         claimed: Who says to have sent it; None: it is ``refused``.
         refused: Why nobody is known to have sent it.
-        unknown_to: Learns its headers once its signature is found to hold; None: they are known.
     """
 
-    __slots__ = ("_is_verified", "_rows", "_unknown_to", "claimed", "message", "refused")
+    __slots__ = ("_is_verified", "_learnt", "_rows", "_unknown_to", "claimed", "message", "refused")
 
     def __init__(
         self,
@@ -52,9 +58,19 @@ class OpenedMessage:
         claimed: Claimed | None,
         refused: MessageError | None,
         unknown_to: KnownHeaders | None = None,
+        learnt: Learnt | None = None,
     ) -> None:
+        """Look at a message.
+
+        Args:
+            message: As it came.
+            claimed: Who says to have sent it; None: it is ``refused``.
+            refused: Why nobody is known to have sent it.
+            unknown_to: Keeps ``learnt`` once the signature is found to hold.
+            learnt: The repeated part of the headers; None: it is known, or there is none.
+        """
         self.message, self.claimed, self.refused = message, claimed, refused
-        self._unknown_to = unknown_to
+        self._unknown_to, self._learnt = unknown_to, learnt
         self._is_verified = False
         self._rows: RowSpan | None = None
 
@@ -67,8 +83,8 @@ class OpenedMessage:
         if not self._is_verified:
             claimed.verify()
             self._is_verified = True
-            if self._unknown_to is not None:
-                self._unknown_to.learn(claimed.message, claimed.envelope)
+            if self._unknown_to is not None and self._learnt is not None:
+                self._unknown_to.keep(self._learnt)
 
     def open(self, claimed: Claimed, directory: DeviceDirectory, owners: BootOwners) -> Admitted:
         """The admitted message with its content.
@@ -108,7 +124,8 @@ def opened(
 ) -> list[OpenedMessage]:
     """All messages in order, with what could be found out in advance."""
     signers: dict[str, KnownDevice] = {}
-    found = [_identified(message, directory, caches.headers, signers) for message in messages]
+    fresh: dict[Repeat, RepeatedHeaders] = {}
+    found = [_identified(message, directory, caches.headers, fresh, signers) for message in messages]
     groups: dict[tuple[str, str, str], list[OpenedMessage]] = defaultdict(list)
     for one, claimed in _likely_new(found, lanes):
         if claimed.message.topic in EVENT_OF:
@@ -124,7 +141,11 @@ def opened(
 
 
 def _identified(
-    message: RawMessage, directory: DeviceDirectory, headers: KnownHeaders, signers: dict[str, KnownDevice]
+    message: RawMessage,
+    directory: DeviceDirectory,
+    headers: KnownHeaders,
+    fresh: dict[Repeat, RepeatedHeaders],
+    signers: dict[str, KnownDevice],
 ) -> OpenedMessage:
     """Who says to have sent a message.
 
@@ -132,21 +153,26 @@ def _identified(
         message: As it came.
         directory: For look-ups.
         headers: Those that came before, and held.
+        fresh: Repeated headers that were read in full in this call, held or not; grows.
         signers: Active producers that this call has looked up, by key id; grows.
     """
-    known = headers.read(message)
+    known, unproved = headers.look(message, fresh)
     if known is not None:
         device = signers.get(known.envelope.signer)
         if device is not None and device.producer == known.envelope.producer:
-            return OpenedMessage(
-                message, Claimed(message, known.envelope, known.proof, known.signed, device), None
-            )
+            claimed = Claimed(message, known.envelope, known.proof, known.signed, device)
+            return OpenedMessage(message, claimed, None, headers, unproved)
     try:
         claimed = identify(message, directory)
     except MessageError as exc:
         return OpenedMessage(message, None, exc)
     signers[claimed.envelope.signer] = claimed.device
-    return OpenedMessage(message, claimed, None, headers if known is None else None)
+    if known is not None:
+        return OpenedMessage(message, claimed, None, headers, unproved)
+    learnt = repeated_of(message, claimed.envelope)
+    if learnt is not None and len(fresh) < MOST_REPEATS:
+        fresh[learnt[0]] = learnt[1]
+    return OpenedMessage(message, claimed, None, headers, learnt)
 
 
 def _likely_new(found: Sequence[OpenedMessage], lanes: Lanes) -> Iterator[tuple[OpenedMessage, Claimed]]:
@@ -201,7 +227,10 @@ def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
     table, ends = spans[0][1].table, np.cumsum(counts)
     places = np.repeat(np.array([span.start for _, span in spans]) - ends + counts, counts)
     places += np.arange(len(places))
-    devices = table.column("device_id").take(pa.array(places)).combine_chunks().dictionary_encode()
+    column = table.column("device_id")
+    if len(places) != table.num_rows or (places[1:] <= places[:-1]).any():  # else all rows in order
+        column = column.take(pa.array(places))
+    devices = column.combine_chunks().dictionary_encode()
     names, codes = devices.dictionary.to_pylist(), devices.indices.to_numpy()
     senders = {id(sender): sender for sender, _ in spans}
     number_of = {sender: number for number, sender in enumerate(senders)}

@@ -266,3 +266,17 @@ trainer_marks = Table(
     Column("value", JSON, nullable=False),
     comment="What the trainer has seen: verdicts, label counts, times of runs.",
 )
+
+announced_changes = Table(
+    "announced_changes",
+    metadata,
+    Column("change_id", String, primary_key=True),  # 12 hex digits
+    Column("profile", String, nullable=False, index=True),
+    Column("document", LargeBinary, nullable=False),  # training.signed_announcement.ChangeDocument
+    Column("signature", LargeBinary, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),  # of the person who signed, PEM
+    Column("announced_by", String, nullable=False),
+    Column("announced_at", Float, nullable=False),
+    Column("withdrawn_at", Float),
+    comment="Changes that people announced before they came; trainer and gate check the signature.",
+)

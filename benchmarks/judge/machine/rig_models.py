@@ -34,7 +34,10 @@ ARMS = {
     "factory": "the shipped model, rules and fault bank",
     "fitted": "a model fitted to healthy rigs; the shipped fault bank",
     "own": "the same as a profile of one's own, whose faults nobody knows",
+    "announced": "as *fitted*; an operator announced a new load, which moves the current, and may move the rest",
 }
+REPEATED = ("own", "announced")
+"""Arms whose model detects what that of another arm detects."""
 
 
 class JudgedModel(NamedTuple):
@@ -52,6 +55,8 @@ def judged_model(arm: str, cache: Path) -> JudgedModel:
         profile = find_profile(PROFILE)
         bundle = factory_bundle_of(profile.model.family)
         return JudgedModel(profile, bundle, load_fault_bank(profile.name), bundle.manifest.version)
+    if arm == "announced":
+        return judged_model("fitted", cache)
     name = find_profile(PROFILE).name if arm == "fitted" else OWN_NAME
     folder = cache / f"fit-{arm}"
     if not (folder / f"{name}.toml").is_file():

@@ -125,9 +125,7 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
         ),
     ]
     if inputs.bank is not None and known and reference is not None:
-        announced = [
-            i for i, s in enumerate(inputs.profile.feature_specs()) if s.channel in inputs.announced
-        ]
+        announced = [i for i, s in enumerate(inputs.profile.feature_specs()) if s.channel in inputs.announced]
         verdicts.append(judge_learnt(paired, inputs.bank, reference, *bounds, announced))
     return tuple(verdicts)
 

@@ -62,9 +62,11 @@ def _opened(connection: Connection, pki: Path, row: StoredAnnouncement) -> Annou
     """The announcement; None, and a line in the log: its signature does not hold."""
     given = SignedAnnouncement(row.document, row.signature, row.certificate)
     try:
-        if announced_changes.is_revoked(connection, given.serial):
-            raise AccessError("the certificate that signed it was revoked")
-        return given.opened(DISK.read(pki / "ca.pem") or b"")
+        found = given.opened(DISK.read(pki / "ca.pem") or b"")
+        why = "its certificate was revoked" if announced_changes.is_revoked(connection, given.serial) else ""
     except AccessError as exc:
-        log.warning("announced change %s counts for nothing: %s", row.change_id, exc)
+        why = str(exc)
+    if why:
+        log.warning("announced change %s counts for nothing: %s", row.change_id, why)
         return None
+    return found

@@ -35,7 +35,7 @@ class Examination(NamedTuple):
     regime: Regime | None
 
 
-def examine(
+def examine(  # noqa: PLR0913, PLR0917  (what a cause depends on)
     connection: duck.Connection,
     profile: Profile,
     champion: Manifest,

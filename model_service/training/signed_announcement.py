@@ -108,7 +108,7 @@ class SignedAnnouncement(NamedTuple):
         return document.by(str(names[0].value) if names else "")
 
 
-def signed(document: ChangeDocument, key_pem: bytes, certificate_pem: bytes) -> SignedAnnouncement:
+def sign_announcement(document: ChangeDocument, key_pem: bytes, certificate_pem: bytes) -> SignedAnnouncement:
     """The announcement, signed by the holder of a certificate.
 
     Raises:

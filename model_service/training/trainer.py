@@ -325,9 +325,7 @@ class Trainer:
             onset = run.onset or cut.created
             with self._registry.reading() as connection:
                 announced = announced_for(connection, self._settings.pki, profile, cohorts, onset)
-            return examine(
-                lake_connection, profile, champion, onset, cut.created, cohorts, kinds, announced
-            )
+            return examine(lake_connection, profile, champion, onset, cut.created, cohorts, kinds, announced)
 
     def _champion(self, family: str) -> BundleFiles:
         """The model in force: the newest that was published and not taken back, or the factory's."""

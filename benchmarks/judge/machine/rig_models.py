@@ -63,7 +63,7 @@ def judged_model(arm: str, cache: Path) -> JudgedModel:
     if not (folder / f"{name}.toml").is_file():
         _fit(name, folder, cache)
     profile = load_profile(folder / f"{name}.toml")
-    bundle = BundleFiles.read(folder / BUNDLES / "rig")
+    bundle = BundleFiles.read(folder / BUNDLES / name)
     own = parse_bank((folder / "fault_bank.json").read_bytes())
     chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
     shipped = shipped_bank(profile)
@@ -82,7 +82,7 @@ def _fit(name: str, folder: Path, cache: Path) -> None:
         _history(path, cache)
         options = ReadingOptions(device_column="device", time_columns=("time",))
         recording = ReplayRequest((path,), str(given), options=options).read()
-        found = fit_files(recording, text, FitWishes("rig", None, (), BUDGET, "UTC"), lambda _: None)
+        found = fit_files(recording, text, FitWishes(name, None, (), BUDGET, "UTC"), lambda _: None)
         write_fit(found, folder, (path,), BUDGET)
     (folder / "chosen.json").write_text(json.dumps(found.fitted.choice.kind.name), encoding="utf-8")
 

@@ -12,11 +12,12 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from model_service import ModelSettings, authority, read_address
+from model_service import ModelSettings, SignedAnnouncement, authority, read_address
 from schemas import errors
 from schemas.errors import AccessError, PipelineError, RegistryError, ServiceUnavailableError, TrustError
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
+    AnnounceChangeRequest,
     AssignRequest,
     CancelRunRequest,
     ControlRolloutRequest,
@@ -185,6 +186,16 @@ class FleetClient:
     def ack_drift(self, run_id: str, *, retrain: bool, reason: str = "") -> Json:
         """Decide on a waiting run, or on a drift verdict by its event id."""
         return self._one("AckDrift", AckDriftRequest(run_id=run_id, retrain=retrain, reason=reason))
+
+    def announce_change(self, given: SignedAnnouncement) -> Json:
+        """Announce a change before it comes. Role: approver."""
+        document, signature, certificate = given
+        request = AnnounceChangeRequest(document=document, signature=signature, certificate_pem=certificate)
+        return self._one("AnnounceChange", request)
+
+    def withdraw_change(self, change_id: str) -> Json:
+        """Take an announcement back. Role: approver."""
+        return self._one("WithdrawChange", ShowRequest(id=change_id))
 
     def start_rollout(self, version: str, group: str, *, security: bool = False) -> Json:
         """Request a rollout from the engine."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from model_service.processes import PROCESSES as PROCESSES
     from model_service.refusal_counts import RefusalCounts as RefusalCounts
     from model_service.refusal_counts import read_refusals as read_refusals
+    from model_service.registry import announced_changes as announced_changes
     from model_service.registry import bundle_store as bundle_store
     from model_service.registry import candidates as candidates
     from model_service.registry import registry_tables as registry_tables
@@ -62,9 +63,13 @@ if TYPE_CHECKING:
     from model_service.service.workers import WorkerThreads as WorkerThreads
     from model_service.settings import PREFIX as SETTINGS_PREFIX
     from model_service.settings import ModelSettings as ModelSettings
+    from model_service.training import announced_change as announced_change
     from model_service.training import run_store as run_store
     from model_service.training.run_states import UNFINISHED as UNFINISHED
     from model_service.training.run_states import RunState as RunState
+    from model_service.training.signed_announcement import ChangeDocument as ChangeDocument
+    from model_service.training.signed_announcement import SignedAnnouncement as SignedAnnouncement
+    from model_service.training.signed_announcement import sign_announcement as sign_announcement
     from model_service.training.training_run import TrainingRun as TrainingRun
     from model_service.trust import ceremony as ceremony
     from model_service.trust import model_targets as model_targets
@@ -101,6 +106,10 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "TrainingRun": ("model_service.training.training_run", "TrainingRun"),
     "TrustRepository": ("model_service.trust.repository", "TrustRepository"),
     "WorkerThreads": ("model_service.service.workers", "WorkerThreads"),
+    "ChangeDocument": ("model_service.training.signed_announcement", "ChangeDocument"),
+    "SignedAnnouncement": ("model_service.training.signed_announcement", "SignedAnnouncement"),
+    "announced_change": ("model_service.training.announced_change", None),
+    "announced_changes": ("model_service.registry.announced_changes", None),
     "authority": ("model_service.identity.authority", None),
     "bank_store": ("model_service.detectors.bank_store", None),
     "bundle_files": ("model_service.models.bundle_files", None),
@@ -140,6 +149,7 @@ _LOADED_FROM: dict[str, tuple[str, str | None]] = {
     "rollout_summary": ("model_service.rollout.rollout_summary", None),
     "run_store": ("model_service.training.run_store", None),
     "server": ("model_service.service.server", None),
+    "sign_announcement": ("model_service.training.signed_announcement", "sign_announcement"),
 }
 """Module and attribute that each name is loaded from; None: the module itself."""
 
@@ -153,6 +163,7 @@ __all__ = [
     "CallDoor",
     "Candidate",
     "CandidateState",
+    "ChangeDocument",
     "DeviceNeeds",
     "Invitation",
     "Keyring",
@@ -165,10 +176,13 @@ __all__ = [
     "RevocationCopies",
     "RunState",
     "ServiceCall",
+    "SignedAnnouncement",
     "StreamWakeup",
     "TrainingRun",
     "TrustRepository",
     "WorkerThreads",
+    "announced_change",
+    "announced_changes",
     "authority",
     "bank_store",
     "bundle_files",

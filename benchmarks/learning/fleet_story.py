@@ -17,6 +17,7 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, load_fault_bank
 from model_service.models.features import compute
 from model_service.registry.bundle_store import factory_bundle_of
+from model_service.training.announced_change import AnnouncedChange
 from schemas.learning_policy import TrainingPolicy
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -45,6 +46,7 @@ class FleetStory:
         features: Shape (devices, windows, F), finite; window k ends k + 1 hops after ``START``.
         faulty: True where a device has a fault, shape (devices, windows).
         changed: Windows at which something changed.
+        announced: A change that a person announced; None: nobody announced any.
     """
 
     cell: str
@@ -55,6 +57,7 @@ class FleetStory:
     features: Array
     faulty: Flags
     changed: tuple[int, ...]
+    announced: AnnouncedChange | None = None
 
     @property
     def name(self) -> str:

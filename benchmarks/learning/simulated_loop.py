@@ -15,6 +15,7 @@ from benchmarks.learning.fleet_story import FleetStory
 from benchmarks.learning.memory_lake import MemoryLake
 from benchmarks.learning.sensed_periods import SensedPeriod, SensingFleet
 from model_service.detectors.kinds import detector_of
+from model_service.gates.drift_proof import DriftProof, proof_of
 from model_service.gates.evaluate import evaluate, refusal
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.verdict import GateVerdict
@@ -22,12 +23,14 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.models.candidate import build_candidate
 from model_service.models.mahalanobis import Array
 from model_service.models.score_stage import ScoreStage
+from model_service.training.announced_change import AnnouncedChange
 from model_service.training.datasets import Dataset, dataset_of, newest_row, select_rows
 from model_service.training.examine import (
     Examination,
     after_examination,
     examine,
     finding_of,
+    has_waited,
     may_build,
     while_collecting,
 )
@@ -186,8 +189,8 @@ class SimulatedLoop:
 
     def _examined(self, run: TrainingRun, now: datetime) -> TrainingRun | None:
         profile = self._story.profile
-        waited = now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s)
         found = self._examination(run, now)
+        waited = has_waited(run, found, profile, now)
         return after_examination(run, found, profile, waited=waited, untaught="", held="")
 
     def _examination(self, run: TrainingRun, now: datetime) -> Examination:
@@ -201,7 +204,12 @@ class SimulatedLoop:
             now,
             cohorts,
             kinds,
+            self._announced(cohorts, run.onset or now),
         )
+
+    def _announced(self, cohorts: Sequence[str], onset: datetime) -> AnnouncedChange | None:
+        given, window = self._story.announced, timedelta(seconds=self._story.profile.drift.window_s)
+        return given if given is not None and given.covers(cohorts, onset, window) else None
 
     def _collected(self, run: TrainingRun, now: datetime) -> TrainingRun | None:
         """The run once its candidate was made, or ended; None: it waits for rows."""
@@ -223,14 +231,17 @@ class SimulatedLoop:
         dataset = dataset_of(connection, run, selection, self._champion.manifest, ())
         if lacks := dataset.lacks(profile, run.need or 0.0):
             return self._wait(run, now, lacks)
-        return self._built(run, dataset, finding.moved, now)
+        proof = proof_of(found.cause, self._champion.manifest, run.onset or now, self._story.announced)
+        return self._built(run, dataset, finding.moved, proof, now)
 
     def _wait(self, run: TrainingRun, now: datetime, lacks: str) -> TrainingRun | None:
         if now - run.updated_at < timedelta(seconds=self._story.profile.training.max_wait_s):
             return None
         return run.to(RunState.FAILED, detail=lacks)
 
-    def _built(self, run: TrainingRun, dataset: Dataset, moved: Sequence[str], now: datetime) -> TrainingRun:
+    def _built(
+        self, run: TrainingRun, dataset: Dataset, moved: Sequence[str], proof: DriftProof, now: datetime
+    ) -> TrainingRun:
         """Make the candidate, have it judged, and send it on its way if it passes."""
         story, before = self._story, self._champion
         plan = TrainingPlan(
@@ -251,6 +262,7 @@ class SimulatedLoop:
         inputs = GateInputs(
             unhurried(story.profile), made, before, training_set.rows, tuple(moved), expected,
             dict.fromkeys(story.devices, story.cohort), story.bank,
+            proven=proof.proven, announced=proof.announced,
         )  # fmt: skip
         verdicts = self._gates(inputs)
         why = refusal(verdicts)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli.announce_command import announcements, expect, withdraw
 from infra.cli.app import session, warn_of_troubles
 from infra.cli.console import AsJson, show_json, show_table, show_text
 from infra.printing import count
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _VERDICT = ("detected", "onset", "cohort", "feature", "statistic", "kind", "size", "event_id", "run_id")
 _RUN = ("run_id", "state", "reason", "cause", "onset", "version", "says")
+_CHANGE = ("change_id", "profile", "state", "start", "end", "moves", "by", "reason")
 _COHORT = (
     "cohort",
     "watched",
@@ -32,6 +34,8 @@ def register(app: typer.Typer) -> None:
     family = typer.Typer(help="Drift: verdicts, causes, decisions.", no_args_is_help=True)
     family.command("list")(list_)
     family.command()(ack)
+    family.command()(expect)
+    family.command()(withdraw)
     app.add_typer(family, name="drift")
 
 
@@ -47,14 +51,21 @@ def list_(
     runs = _runs(settings)
     verdicts = _verdicts(settings, last, runs)
     watch = watch_report(settings.lake_root)
+    announced = announcements(settings)
     if as_json:
-        show_json({"verdicts": verdicts, "runs": runs, **watch._asdict()})
+        show_json({"verdicts": verdicts, "runs": runs, "announced": announced, **watch._asdict()})
         return
     columns = ["detected", "onset", "cohort", "feature", "of", "kind", "size>", "event", "run"]
     show_table("verdicts", columns, [[v[name] for name in _VERDICT] for v in verdicts])
     show_text("")
     columns = ["run", "state", "reason", "cause", "onset", "version", "why…"]
     show_table("training runs", columns, [[r[name] for name in _RUN] for r in runs])
+    if announced:
+        show_text("")
+        columns = ["announced change", "profile", "state", "from", "until", "moves", "by", "reason…"]
+        show_table(
+            "announced changes", columns, [[_told(c.get(name)) for name in _CHANGE] for c in announced]
+        )
     show_text("")
     columns = ["cohort", "features", "warming up>", "devices>", "not compared>", "since windows>"]
     show_table("watched cohorts", columns, [[c[name] for name in _COHORT] for c in watch.cohorts])
@@ -86,6 +97,10 @@ def ack(
         show_json(decided)
     else:
         show_text(f"run {decided['run_id']} is {decided['state']}")
+
+
+def _told(value: Any) -> Any:
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _verdicts(settings: StackSettings, last: int, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -129,7 +129,7 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     reference = detector_of(champion) if champion.parameters else None
     bounds = gates.min_recall if known or inputs.bank is None else 0.0, gates.max_recall_loss
     verdicts = [
-        judge_quality(paired, gates.min_gain),
+        judge_quality(paired, gates.min_gain, proven=inputs.proven),
         judge_recall(paired, reference, *bounds),
         judge_false_alarms(paired, inputs.profile.rollout.max_alarm_gain),
         judge_masked_channels(
@@ -137,7 +137,8 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
         ),
     ]
     if inputs.bank is not None and known and reference is not None:
-        verdicts.append(judge_learnt(paired, inputs.bank, reference, *bounds))
+        announced = [i for i, s in enumerate(inputs.profile.feature_specs()) if s.channel in inputs.announced]
+        verdicts.append(judge_learnt(paired, inputs.bank, reference, *bounds, announced))
     return tuple(verdicts)
 
 

@@ -16,6 +16,7 @@ from feature_store.point_in_time import tables_read, training_rows
 from model_service.detectors.bank_store import bank_of, choosing_bank, known_bank, newest_bank, stored_bank
 from model_service.detectors.import_store import stored_import
 from model_service.detectors.imported_bundle import ImportedModel
+from model_service.gates.drift_proof import read_proof
 from model_service.gates.verdict_store import PendingCandidate
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, shipped_bank
@@ -47,6 +48,8 @@ class GateInputs:
         chosen_by: Generic faults that such a model was chosen by; None: it is none.
         effects: The bank whose effects its bundle carries to devices; None: it carries none.
         imported: The file that it was made of, and windows to judge it on; None: it was trained.
+        proven: The drift behind it shows by itself that the champion's normal is over (``drift_proof``).
+        announced: Channels whose change a person announced, and that moved so.
     """
 
     profile: Profile
@@ -61,6 +64,8 @@ class GateInputs:
     chosen_by: FaultBank | None = None
     effects: FaultBank | None = None
     imported: ImportedModel | None = None
+    proven: bool = False
+    announced: frozenset[str] = frozenset()
 
 
 def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCandidate) -> GateInputs:
@@ -89,6 +94,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
     with closing(connect(settings.lake_root, pending.pin, verify=tables_read(profile))) as lake_connection:
         rows = training_rows(lake_connection, selection).rows
         cohorts = {r["device_id"]: r["cohort"] for r in duck.query(lake_connection, _COHORTS).to_pylist()}
+        proof = read_proof(lake_connection, settings, registry, profile, champion.manifest, pending.plan, cut)
     expected = {
         "run_id": pending.run_id,
         "cut": cut.id,
@@ -109,6 +115,8 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         effects=bank_of(settings.root, profile, pending.plan.effects),
         first=not champion.manifest.parameters or bool(pending.plan.bank),
         imported=_imported(settings, profile, pending.plan.imported),
+        proven=proof.proven,
+        announced=proof.announced,
     )
 
 

@@ -57,8 +57,16 @@ def losses(score: Score, holdout: Holdout, faults: Mapping[str, Sequence[Holdout
     )
 
 
-def judge_quality(paired: PairedScores, min_gain: float) -> GateVerdict:
-    """Passes if the whole interval of the gain lies above ``min_gain``."""
+def judge_quality(paired: PairedScores, min_gain: float, *, proven: bool = False) -> GateVerdict:
+    """Passes if the whole interval of the gain lies above ``min_gain``.
+
+    Args:
+        paired: The models and the rows.
+        min_gain: Bound.
+        proven: That the devices' normal is another one is shown already, without any score. Then the gain
+            itself must lie above the bound; that it is no chance is for the rollout to show, which pairs both
+            models on the devices' own windows.
+    """
     holdout, present = paired.holdout, paired.present
     if present.sum() < MIN_DEVICES:
         why = f"holdout rows of {int(present.sum())} devices; an interval needs {MIN_DEVICES}"
@@ -74,10 +82,11 @@ def judge_quality(paired: PairedScores, min_gain: float) -> GateVerdict:
     low, high = interval(gains)
     new_quality, old_quality = (float(m.quality(_mean)) for m in (new, old))
     gain = new_quality - old_quality
-    passed = low > min_gain
+    passed = (gain if proven else low) > min_gain
     text = (
         f"quality {new_quality:.3f} against the champion's {old_quality:.3f}: "
         f"gain {gain:+.4f} [{low:+.4f}, {high:+.4f}], must lie above {min_gain:g}"
+        f"{' in the middle: the drift proves itself' if proven else ''}"
     )
     detail = {
         "says": text,

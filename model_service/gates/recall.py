@@ -8,22 +8,19 @@ removed, and asks whether they are detected there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_service.detectors.healthy_reference import HealthyReference
 from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
+from model_service.gates.home_rows import Reference, at_home, group_shifts, positions, values
 from model_service.gates.prediction import KEY, prediction
 from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
 from model_service.gates.verdict import GateVerdict, not_shown
-from model_service.models.adapt import AdaptableModel
 from model_service.models.fault_bank import FaultBank
-from model_service.models.mahalanobis import logarithms
 
 Array = NDArray[np.float64]
-Reference = AdaptableModel | HealthyReference
 
 RECALL, LEARNT, FALSE_ALARMS = "recall", "fault_learnt", "false_alarms"
 Flags = NDArray[np.bool_]
@@ -55,8 +52,7 @@ def judge_recall(
         return not_shown(RECALL, "no fault bank and no labelled fault", min_recall)
     champion_faults = dict(faults)
     if bank is not None and reference is not None:
-        _, at_reference, _ = without_faults(holdout, reference, bank)
-        champion_faults |= holdout.faults(bank, at_reference)
+        champion_faults |= holdout.faults(bank, at_home(holdout.healthy, reference))
     new = _detected(paired.candidate, faults, paired)
     old = _detected(paired.champion, champion_faults, paired)
     value, before = _mean_recall(new), _mean_recall(old)
@@ -79,7 +75,12 @@ def judge_recall(
 
 
 def judge_learnt(
-    paired: PairedScores, bank: FaultBank, reference: Reference, min_recall: float, max_loss: float
+    paired: PairedScores,
+    bank: FaultBank,
+    reference: Reference,
+    min_recall: float,
+    max_loss: float,
+    announced: Collection[int] = (),
 ) -> GateVerdict:
     """Whether the candidate learnt a fault as normal; the worst kind of fault decides.
 
@@ -89,11 +90,12 @@ def judge_learnt(
         reference: The champion's healthy reference.
         min_recall: Of each kind.
         max_loss: Times ``SLACK``: the largest loss of recall on a kind, against the champion in its regime.
+        announced: Places of features whose change a person announced.
     """
     if paired.present.sum() < MIN_DEVICES:
         return _too_few(LEARNT, paired, min_recall)
     holdout = paired.holdout
-    cleaned, at_reference, likeness = without_faults(holdout, reference, bank)
+    cleaned, at_reference, likeness = without_faults(holdout, reference, bank, announced)
     new = _detected(paired.candidate, holdout.faults(bank, cleaned), paired)
     old = _detected(paired.champion, holdout.faults(bank, at_reference), paired)
     recalls, before = ({k: _mean_recall({k: v}) for k, v in kinds.items()} for kinds in (new, old))
@@ -127,32 +129,32 @@ def judge_false_alarms(paired: PairedScores, max_gain: float) -> GateVerdict:
 
 
 def without_faults(
-    holdout: Holdout, reference: Reference, bank: FaultBank
+    holdout: Holdout, reference: Reference, bank: FaultBank, announced: Collection[int] = ()
 ) -> tuple[HoldoutRows, HoldoutRows, dict[str, float]]:
     """The healthy rows, moved back by the part of their shift that looks like a fault, and by all of it.
 
+    Args:
+        holdout: Gives the rows.
+        reference: The champion's healthy reference.
+        bank: Known faults.
+        announced: Places of features whose change was announced: none of it is looked at for a fault.
+
     Returns:
         Rows moved back along the faults' signatures, rows moved back to the champion's healthy reference, and
-        how far the shift reached along each signature, in standard deviations.
+        how far the shift reached along each signature, in standard deviations: of the devices that moved.
     """
     rows = holdout.healthy
-    # In standard deviations from the champion's means, so the mean of z is the shift; devices count alike.
-    z = (logarithms(rows.features, reference.logged) - reference.mean) / reference.std
-    mass = np.bincount(rows.device, rows.weights, minlength=len(holdout.devices))
-    shift = (rows.weights / mass[rows.device] / (mass > 0).sum()) @ z
-    # The part of the shift that known faults explain; coefficients below 0 would be a fault in reverse.
     signatures = np.array([bank.signature(kind, reference.std) for kind in bank.kinds])
-    along = nonnegative_fit(signatures, shift)
-    cleaned, at_reference = (
-        rows.with_features(_values(reference, z - off)) for off in (along @ signatures, shift)
-    )
-    return cleaned, at_reference, {kind: float(c) for kind, c in zip(bank.kinds, along, strict=True)}
-
-
-def _values(reference: Reference, z: Array) -> Array:
-    """Features of rows (n, F) given as standard deviations from the reference's centre."""
-    x = z * reference.std + reference.mean
-    return np.asarray(np.where(reference.logged, np.exp(np.where(reference.logged, x, 0.0)), x))
+    cleaned = positions(rows, reference)
+    groups, along = group_shifts(rows, cleaned), []
+    for group in groups:
+        shift = group.shift.copy()
+        shift[list(announced)] = 0.0
+        # The part that known faults explain; coefficients below 0 would be a fault in reverse.
+        along.append(nonnegative_fit(signatures, shift))
+        cleaned[group.rows] -= along[-1] @ signatures
+    likeness = {kind: float(c) for kind, c in zip(bank.kinds, along[0], strict=True)}
+    return rows.with_features(values(reference, cleaned)), at_home(rows, reference), likeness
 
 
 def nonnegative_fit(directions: Array, target: Array) -> Array:

@@ -296,3 +296,17 @@ device_consents = Table(
     Column("seen_at", Float, nullable=False),
     comment="Consent as each device last said; only the device itself can change it.",
 )
+
+announced_changes = Table(
+    "announced_changes",
+    metadata,
+    Column("change_id", String, primary_key=True),  # 12 hex digits
+    Column("profile", String, nullable=False, index=True),
+    Column("document", LargeBinary, nullable=False),  # training.signed_announcement.ChangeDocument
+    Column("signature", LargeBinary, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),  # of the person who signed, PEM
+    Column("announced_by", String, nullable=False),
+    Column("announced_at", Float, nullable=False),
+    Column("withdrawn_at", Float),
+    comment="Changes that people announced before they came; trainer and gate check the signature.",
+)

@@ -20,9 +20,11 @@ from model_service.holder import Holder
 from model_service.identity import certificates as certs
 from model_service.identity.authority import ca_path, issued_by
 from model_service.identity.tokens import Invitation, create_token
+from model_service.registry.announced_changes import StoredAnnouncement
 from model_service.service import fleet_reads as reads
 from model_service.service import fleet_writes as writes
 from model_service.service.access import AccessList
+from model_service.service.announcing import accepted, announce, take_back
 from model_service.service.answer_waiting import AnswerWaiter
 from model_service.service.door import AccessRule, ServiceCall
 from model_service.service.lake_lookup import LakeLookup
@@ -33,11 +35,13 @@ from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
 from model_service.training.building import IMPORT
 from model_service.training.run_states import RunState
+from model_service.training.signed_announcement import SignedAnnouncement
 from schemas.channel_documents import CONFIG_KIND
 from schemas.errors import AccessError, RegistryError, ServiceUnavailableError
 from schemas.profile import Profile
 from schemas.proto.fleet_pb2 import (
     AckDriftRequest,
+    AnnounceChangeRequest,
     AssignRequest,
     CancelRunRequest,
     ControlRolloutRequest,
@@ -68,7 +72,14 @@ _WRITES = (
     "CancelRun",
     "StartRollout",
 )
-_BY_APPROVERS = ("AckDrift", "RevokeCertificate", "GrantPermit", "RevokePermit")
+_BY_APPROVERS = (
+    "AckDrift",
+    "AnnounceChange",
+    "WithdrawChange",
+    "RevokeCertificate",
+    "GrantPermit",
+    "RevokePermit",
+)
 RULES = {
     **{name: AccessRule(PEOPLE, 20.0) for name in _READS},
     **{name: AccessRule(OPERATORS, 30.0) for name in _WRITES},
@@ -279,6 +290,23 @@ class FleetAdmin:
             profile.model.name, profile.name, call.actor, verdicts=(name,), detail=request.reason
         )
         return await self._requested(wanted)
+
+    async def announce_change(self, request: AnnounceChangeRequest, call: ServiceCall) -> JsonReply:
+        """Store a change that the caller knows of before it comes."""
+        given = SignedAnnouncement(request.document, request.signature, request.certificate_pem)
+        ca_pem = await self._workers.in_thread(self._ca_path.read_bytes)
+        profiles, now = await self._workers.in_thread(self._lake.profiles), self._clock()
+        change = accepted(given, ca_pem, call.actor, profiles, now)
+        row = StoredAnnouncement(change.change_id, change.profile, *given, call.actor, now, None)
+        await self._workers.write(lambda c: announce(c, row, change, now))
+        times = {"start": change.start.isoformat(), "end": change.end.isoformat()}
+        return _reply({"change_id": change.change_id, **times})
+
+    async def withdraw_change(self, request: ShowRequest, call: ServiceCall) -> JsonReply:
+        """Take an announcement back: nothing is learnt under it from now on."""
+        now = self._clock()
+        await self._workers.write(lambda c: take_back(c, request.id, call.actor, now))
+        return _reply({"change_id": request.id, "withdrawn": True})
 
     async def start_rollout(self, request: StartRolloutRequest, call: ServiceCall) -> JsonReply:
         """Send the engine a command to start a rollout, and wait for its answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from feature_store import duck
 from feature_store.point_in_time import Regime
 from model_service.models.fault_bank import FaultBank, shipped_bank
-from model_service.training.cause import Cause, judge
+from model_service.training.announced_change import AnnouncedChange
+from model_service.training.cause import TOO_SHORT_AGO, Cause, judge
 from model_service.training.run_states import RunState
-from model_service.training.shifts import ReferenceScale, read_shifts
+from model_service.training.shifts import LOOKBACK_WINDOWS, ReferenceScale, read_shifts
 from model_service.training.training_run import DriftFinding, TrainingRun
 from schemas.drift_vocabulary import DriftKind
 from schemas.manifest import Manifest
@@ -34,7 +35,7 @@ class Examination(NamedTuple):
     regime: Regime | None
 
 
-def examine(
+def examine(  # noqa: PLR0913, PLR0917  (what a cause depends on)
     connection: duck.Connection,
     profile: Profile,
     champion: Manifest,
@@ -42,6 +43,7 @@ def examine(
     known_at: datetime,
     cohorts: Sequence[str],
     kinds: Sequence[str],
+    announced: AnnouncedChange | None = None,
 ) -> Examination:
     """The cause of a drift, by the evidence in the cut.
 
@@ -53,6 +55,7 @@ def examine(
         known_at: Nothing that became known later counts.
         cohorts: Cohorts that the verdicts are about.
         kinds: Kind of each verdict.
+        announced: A change that a person announced for these cohorts and this time; None: there is none.
     """
     scale = ReferenceScale.of(champion, profile)
     if scale is None:
@@ -61,7 +64,7 @@ def examine(
     shifts = read_shifts(connection, profile, scale, onset, known_at, cohorts)
     slow = sum(k == DriftKind.DEGRADATION for k in kinds) / len(kinds) if kinds else 0.0
     directions = fault_directions(shipped_bank(profile), scale)
-    cause = judge(shifts, directions, profile, slow_verdicts=slow)
+    cause = judge(shifts, directions, profile, slow_verdicts=slow, announced=announced)
     return Examination(cause, _regime(cause, scale, profile, onset))
 
 
@@ -106,7 +109,20 @@ def finding_of(found: Examination) -> DriftFinding:
         evidence=cause.evidence,
         moved=cause.moved,
         faulty=cause.faulty,
+        announced=cause.announced,
     )
+
+
+def has_waited(run: TrainingRun, found: Examination, profile: Profile, now: datetime) -> bool:
+    """Whether a run was examined for as long as it may be before a person has to decide.
+
+    Where time is all that lacks, it is looked at as long after its onset as windows before it are compared
+    with: what nobody can tell yet is no question to a person.
+    """
+    longest_s = profile.training.max_wait_s
+    if found.cause.text == TOO_SHORT_AGO:
+        longest_s = max(longest_s, LOOKBACK_WINDOWS * profile.drift.window_s)
+    return now - run.updated_at >= timedelta(seconds=longest_s)
 
 
 def after_examination(

@@ -22,7 +22,7 @@ from feature_store import duck
 from feature_store.labels import LABELLER, instant
 from feature_store.views import alarms_sql
 from model_service.detectors.healthy_reference import healthy_reference
-from model_service.training.cause import CohortShifts, DeviceShift
+from model_service.training.movement import CohortShifts, DeviceShift
 from schemas.boot_ids import GATEWAY
 from schemas.instants import to_us
 from schemas.manifest import Manifest

@@ -30,6 +30,7 @@ from model_service.registry.bundle_store import (
 from model_service.registry.candidates import Candidate, candidate_of, champion_version, next_major
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
+from model_service.training.announcements import announced_for
 from model_service.training.building import candidate_bundle, chosen_by, starts_over, waits_for_a_person
 from model_service.training.datasets import (
     Dataset,
@@ -44,6 +45,7 @@ from model_service.training.examine import (
     after_examination,
     examine,
     finding_of,
+    has_waited,
     may_build,
     while_collecting,
 )
@@ -154,7 +156,7 @@ class Trainer:
             run,
             found,
             profile,
-            waited=now - run.updated_at >= timedelta(seconds=profile.training.max_wait_s),
+            waited=has_waited(run, found, profile, now),
             untaught=nothing_to_learn(run.family, learnable),
             held=self._held(run.family),
         )
@@ -224,6 +226,7 @@ class Trainer:
             bank=bank,
             imported=imported,
             effects=device_bank(self._settings.root, profile),
+            announced=finding.announced if finding else "",
         )
         detail = {
             "cut": cut.id,
@@ -320,7 +323,9 @@ class Trainer:
             verdicts = verdicts_of(lake_connection, run.verdicts)
             cohorts, kinds = sorted({v.cohort for v in verdicts}), [v.kind for v in verdicts]
             onset = run.onset or cut.created
-            return examine(lake_connection, profile, champion, onset, cut.created, cohorts, kinds)
+            with self._registry.reading() as connection:
+                announced = announced_for(connection, self._settings.pki, profile, cohorts, onset)
+            return examine(lake_connection, profile, champion, onset, cut.created, cohorts, kinds, announced)
 
     def _champion(self, family: str) -> BundleFiles:
         """The model in force: the newest that was published and not taken back, or the factory's."""

@@ -62,6 +62,7 @@ class DriftFinding(RunDocument):
         evidence: The numbers behind it.
         moved: Features that moved in common.
         faulty: Devices that look faulty: never train on them.
+        announced: Id of the announced change that it is; empty: of none.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class DriftFinding(RunDocument):
     evidence: Mapping[str, float] = {}
     moved: tuple[str, ...] = ()
     faulty: tuple[str, ...] = ()
+    announced: str = ""
 
 
 class StoredRegime(RunDocument):
@@ -107,6 +109,7 @@ class TrainingPlan(RunDocument):
         bank: Digest of the generic faults that a model is chosen by which starts from no other; else empty.
         imported: Digest of the record of an imported model; empty: it is trained.
         effects: Digest of the fault bank whose effects its bundle carries to devices; empty: it carries none.
+        announced: Id of the announced change that its drift is; empty: of none.
     """
 
     selection: StoredSelection = Field(alias="wanted")
@@ -119,6 +122,7 @@ class TrainingPlan(RunDocument):
     bank: str = ""
     imported: str = ""
     effects: str = ""
+    announced: str = ""
 
 
 class RunChanges(TypedDict, total=False):
@@ -232,9 +236,12 @@ class TrainingRun:
         """Need, finding and plan as one flat document, for column ``cause``; None: there is none of them."""
         need = {} if self.need is None else {"need": self.need}
         finding = {} if self.finding is None else self.finding.model_dump(mode="json")
+        finding = {name: value for name, value in finding.items() if value or name != "announced"}
         # What was added since 0.2.0 is left out where it says nothing new.
         younger = {
-            name for name in ("bank", "imported", "effects") if self.plan and not getattr(self.plan, name)
+            name
+            for name in ("bank", "imported", "effects", "announced")
+            if self.plan and not getattr(self.plan, name)
         }
         plan = {} if self.plan is None else self.plan.model_dump(mode="json", exclude=younger)
         return {**need, **finding, **plan} or None

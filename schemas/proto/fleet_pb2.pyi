@@ -106,6 +106,16 @@ class AckDriftRequest(_message.Message):
     reason: str
     def __init__(self, run_id: _Optional[str] = ..., retrain: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class AnnounceChangeRequest(_message.Message):
+    __slots__ = ("document", "signature", "certificate_pem")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    signature: bytes
+    certificate_pem: bytes
+    def __init__(self, document: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate_pem: _Optional[bytes] = ...) -> None: ...
+
 class RevokeCertificateRequest(_message.Message):
     __slots__ = ("serial", "certificate_pem", "reason")
     SERIAL_FIELD_NUMBER: _ClassVar[int]

@@ -115,6 +115,16 @@ class FleetAdminStub:
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.AckDriftRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
                 _registered_method=True)
+        self.AnnounceChange = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/AnnounceChange',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.AnnounceChangeRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
+        self.WithdrawChange = channel.unary_unary(
+                '/edgeloop.v1.FleetAdmin/WithdrawChange',
+                request_serializer=schemas_dot_proto_dot_fleet__pb2.ShowRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+                _registered_method=True)
         self.RevokeCertificate = channel.unary_unary(
                 '/edgeloop.v1.FleetAdmin/RevokeCertificate',
                 request_serializer=schemas_dot_proto_dot_fleet__pb2.RevokeCertificateRequest.SerializeToString,
@@ -242,6 +252,19 @@ class FleetAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnnounceChange(self, request, context):
+        """Roles: approver. A change that the caller knows of beforehand, signed with the key of their certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawChange(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeCertificate(self, request, context):
         """Roles: approver. A person's certificate; a device is revoked whole, by RevokeDevice.
         """
@@ -350,6 +373,16 @@ def add_FleetAdminServicer_to_server(servicer, server):
             'AckDrift': grpc.unary_unary_rpc_method_handler(
                     servicer.AckDrift,
                     request_deserializer=schemas_dot_proto_dot_fleet__pb2.AckDriftRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'AnnounceChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnnounceChange,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.AnnounceChangeRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
+            ),
+            'WithdrawChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawChange,
+                    request_deserializer=schemas_dot_proto_dot_fleet__pb2.ShowRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_fleet__pb2.JsonReply.SerializeToString,
             ),
             'RevokeCertificate': grpc.unary_unary_rpc_method_handler(
@@ -805,6 +838,60 @@ class FleetAdmin:
             target,
             '/edgeloop.v1.FleetAdmin/AckDrift',
             schemas_dot_proto_dot_fleet__pb2.AckDriftRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnnounceChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/AnnounceChange',
+            schemas_dot_proto_dot_fleet__pb2.AnnounceChangeRequest.SerializeToString,
+            schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeloop.v1.FleetAdmin/WithdrawChange',
+            schemas_dot_proto_dot_fleet__pb2.ShowRequest.SerializeToString,
             schemas_dot_proto_dot_fleet__pb2.JsonReply.FromString,
             options,
             channel_credentials,

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from edge_producer.sources.scenario import Injection
 from model_service.models.fault_bank import load_fault_bank
-from model_service.training.cause import CohortShifts, DeviceShift, judge
+from model_service.training.cause import judge
 from model_service.training.examine import fault_directions
+from model_service.training.movement import CohortShifts, DeviceShift
 from model_service.training.shifts import ReferenceScale
 from tests.model_service.drifting_fleets import (
     CHAMPION,

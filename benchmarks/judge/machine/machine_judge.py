@@ -20,7 +20,9 @@ from benchmarks.judge.machine.machine_page import BEGIN, figures
 from benchmarks.judge.machine.rig_fleets import (
     FAULT_KINDS,
     HARMLESS,
+    HIDDEN,
     KNOWN_HARMLESS,
+    LOAD,
     PROFILE,
     STEADY,
     UNKNOWN,
@@ -36,6 +38,7 @@ SEEDS = {
     "unbalance": 6,
     **dict.fromkeys(HARMLESS, 3),
     **dict.fromkeys(KNOWN_HARMLESS, 10),
+    **dict.fromkeys(HIDDEN, 5),
     STEADY: 3,
 }
 """Fleets of each cell; the seed counts up from 0."""
@@ -99,6 +102,11 @@ def _wanted() -> Iterator[tuple[str, str, int]]:
                 yield "fitted", cell, seed
                 if cell in UNKNOWN or seed < OWN_SEEDS:
                     yield "own", cell, seed
+                if cell in (*UNKNOWN, LOAD):
+                    yield "announced", cell, seed
+    for seed in range(max(SEEDS[cell] for cell in HIDDEN)):
+        for cell in HIDDEN:
+            yield "announced", cell, seed
     for seed in range(max(SEEDS.values())):
         for cell in (*FAULT_KINDS, *HARMLESS, STEADY):
             if seed < SEEDS[cell]:

@@ -79,7 +79,7 @@ def judged_outcome(fleet: JudgedFleet, arm: str, model: JudgedModel) -> JudgedOu
     manifest = model.bundle.manifest
     stage = ScoreStage(model.bundle.model, len(manifest.features), manifest.version)
     scores = fleet.factory if arm == "factory" else stage.score(flat).reshape(fleet.faulty.shape)
-    story = fleet.story(model.profile, model.bundle, model.bank)
+    story = fleet.story(model.profile, model.bundle, model.bank, announced=arm == "announced")
     acting, alarms = _decided(scores, model, story.end)
     history = SimulatedLoop(story).run()
     return JudgedOutcome(

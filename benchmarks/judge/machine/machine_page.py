@@ -13,12 +13,14 @@ from benchmarks.judge.machine.machine_outcome import JudgedOutcome
 from benchmarks.judge.machine.rig_fleets import (
     FAULT_KINDS,
     HARMLESS,
+    HIDDEN,
     KNOWN_HARMLESS,
+    LOAD,
     SEVERITIES,
     STEADY,
     UNKNOWN,
 )
-from benchmarks.judge.machine.rig_models import ARMS
+from benchmarks.judge.machine.rig_models import ARMS, REPEATED
 from benchmarks.judge.machine.share_interval import share_interval
 
 BEGIN = "<!-- figures: make judge -->"
@@ -108,7 +110,7 @@ def _detection(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
         for kind in FAULT_KINDS:
             for severity in SEVERITIES:
                 found = [o for o in outcomes if o.arm == arm and o.cell == kind and o.severity == severity]
-                if found and arm != "own":
+                if found and arm not in REPEATED:
                     rows.append([arm, kind, f"{severity:g}", *_recall(found)])
     page.table(["model", "fault", "severity", "machines", "in alarm before", "recall", "delay, s"], rows)
 
@@ -131,7 +133,7 @@ def _false_alarms(
     rows = []
     for arm in ARMS:
         found = [o for o in outcomes if o.arm == arm]
-        if found and arm != "own":
+        if found and arm not in REPEATED:
             days = sum(o.healthy_windows for o in found) / DAY_S
             alarms = sum(o.false_alarms for o in found)
             rows.append(
@@ -150,7 +152,7 @@ def _loop(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
     )
     rows = []
     for arm, text in ARMS.items():
-        for cell in (*FAULT_KINDS, *HARMLESS, STEADY):
+        for cell in (*FAULT_KINDS, *HARMLESS, *HIDDEN, STEADY):
             found = [o for o in outcomes if o.arm == arm and o.cell == cell]
             if found:
                 states = Counter(f"{state}: {kind}" for o in found for state, kind, _ in o.runs)
@@ -165,7 +167,11 @@ def _loop(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
             page.say(f"*{arm}*: {text}.")
     page.table(["model", "what happened", "fleets", "learnt", "tried", "runs: state and cause"], rows)
     for arm in ARMS:
-        _floors(page, arm, [o for o in outcomes if o.arm == arm])
+        found = [o for o in outcomes if o.arm == arm]
+        if arm == "announced":
+            # Of sensors nobody knows beforehand: what became of those is the same, with and without.
+            found += [o for o in outcomes if o.arm == "fitted" and o.cell in HARMLESS and o.cell != LOAD]
+        _floors(page, arm, found)
 
 
 def _floors(page: FigurePage, arm: str, found: Sequence[JudgedOutcome]) -> None:
@@ -197,7 +203,7 @@ def _held(page: FigurePage, outcomes: Sequence[JudgedOutcome], window_s: float) 
         base = _rate(sum(o.false_alarms for o in before), sum(o.healthy_windows for o in before))
         for cell in HARMLESS:
             found = [o for o in before if o.cell == cell]
-            if found and arm != "own":
+            if found and arm not in REPEATED:
                 after = _rate(sum(o.changed_alarms for o in found), sum(o.changed_windows for o in found))
                 waits = [min(s for s in o.signed if s > o.at) - o.at for o in found if o.learnt]
                 rows.append(

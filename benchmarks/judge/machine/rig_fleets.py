@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,7 @@ from edge_producer.inference import OnnxPredictor, load_predictor
 from edge_producer.window_scoring import WindowScorer
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank
+from model_service.training.announced_change import AnnouncedChange
 from schemas.profile import Profile
 from schemas.profile_file import builtin_profiles, find_profile
 
@@ -59,7 +61,12 @@ KNOWN_HARMLESS = tuple(HARMLESS)[:3]
 """Those that the rules set out to learn; what ADR 12 says is lost, and a warmer hall, are beside them."""
 UNKNOWN = ("misalignment", "rub")
 STEADY = "nothing"
-CELLS = (*FAULT_KINDS, *HARMLESS, STEADY)
+HIDDEN = {f"new load and speed, and {kind} with it": kind for kind in UNKNOWN}
+"""A fault that comes with a harmless change."""
+CELLS = (*FAULT_KINDS, *HARMLESS, *HIDDEN, STEADY)
+LOAD = KNOWN_HARMLESS[2]
+BEFORE_S, AFTER_S = 30.0, 60.0
+"""An operator knows a change of load to within so much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,10 +91,21 @@ class JudgedFleet:
     ramp_s: float
     at: int
 
-    def story(self, profile: Profile, first: BundleFiles, bank: FaultBank | None) -> FleetStory:
+    def story(
+        self, profile: Profile, first: BundleFiles, bank: FaultBank | None, *, announced: bool = False
+    ) -> FleetStory:
         """The fleet with a model in force, for the loop."""
         changed = () if self.at < 0 else (self.at,)
-        return FleetStory(self.cell, self.seed, profile, first, bank, self.features, self.faulty, changed)
+        given = self.announcement(profile) if announced else None
+        return FleetStory(
+            self.cell, self.seed, profile, first, bank, self.features, self.faulty, changed, given
+        )
+
+    def announcement(self, profile: Profile) -> AnnouncedChange:
+        """A new load, announced for the time of the change, whatever the change is."""
+        start, end = (START + timedelta(seconds=self.at + by) for by in (-BEFORE_S, AFTER_S))
+        rest = tuple(name for name in CHANNELS if name != "current")
+        return AnnouncedChange("0" * 12, profile.name, "", "", ("current",), rest, start, end, "an operator")
 
 
 def device_ids() -> tuple[str, ...]:
@@ -100,10 +118,11 @@ def planned(cell: str, seed: int) -> tuple[RigChange, ...]:
     rng = np.random.default_rng([seed, zlib.crc32(cell.encode()), rig_playback.SEED])
     at = float(round(rng.uniform(EARLIEST, LATEST) * SECONDS))
     order = tuple(int(d) for d in rng.permutation(DEVICES))
-    if cell in FAULT_KINDS:
+    load = (HARMLESS[LOAD](at, (), tuple(range(DEVICES))),) if cell in HIDDEN else ()
+    if (kind := HIDDEN.get(cell, cell)) in FAULT_KINDS:
         hit = tuple(sorted(order[: round(FAULT_SHARE * DEVICES)]))
         ramp_s = 0.0 if seed % 2 == 0 else RAMP_S
-        return (RigChange(cell, at, SEVERITIES[seed % 3], ramp_s, machines=hit),)
+        return (RigChange(kind, at, SEVERITIES[seed % 3], ramp_s, machines=hit), *load)
     if cell in HARMLESS:
         most = tuple(sorted(order[: round(0.8 * DEVICES)]))
         return (HARMLESS[cell](at, most, tuple(range(DEVICES))),)

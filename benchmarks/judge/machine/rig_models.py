@@ -20,7 +20,7 @@ from infra.fitting.fit_files import BUNDLES, FitWishes, fit_files, write_fit
 from infra.reading.reading_options import ReadingOptions
 from infra.replay import ReplayRequest
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.fault_bank import FaultBank, load_fault_bank, parse_bank
+from model_service.models.fault_bank import FaultBank, parse_bank, shipped_bank
 from model_service.registry.bundle_store import factory_bundle_of
 from schemas.instants import to_us
 from schemas.profile import Profile
@@ -34,7 +34,10 @@ ARMS = {
     "factory": "the shipped model, rules and fault bank",
     "fitted": "a model fitted to healthy rigs; the shipped fault bank",
     "own": "the same as a profile of one's own, whose faults nobody knows",
+    "announced": "as *fitted*; an operator announced a new load, which moves the current and maybe the rest",
 }
+REPEATED = ("own", "announced")
+"""Arms whose model detects what that of another arm detects."""
 
 
 class JudgedModel(NamedTuple):
@@ -51,16 +54,22 @@ def judged_model(arm: str, cache: Path) -> JudgedModel:
     if arm == "factory":
         profile = find_profile(PROFILE)
         bundle = factory_bundle_of(profile.model.family)
-        return JudgedModel(profile, bundle, load_fault_bank(profile.name), bundle.manifest.version)
-    name = find_profile(PROFILE).name if arm == "fitted" else OWN_NAME
+        return JudgedModel(profile, bundle, shipped_bank(profile), bundle.manifest.version)
+    if arm == "announced":
+        return judged_model("fitted", cache)
+    # The family's name, as the shipped bank is the family's.
+    name = find_profile(PROFILE).model.family if arm == "fitted" else OWN_NAME
     folder = cache / f"fit-{arm}"
     if not (folder / f"{name}.toml").is_file():
         _fit(name, folder, cache)
     profile = load_profile(folder / f"{name}.toml")
-    bundle = BundleFiles.read(folder / BUNDLES / "rig")
+    bundle = BundleFiles.read(folder / BUNDLES / name)
     own = parse_bank((folder / "fault_bank.json").read_bytes())
     chosen = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))
-    return JudgedModel(profile, bundle, load_fault_bank(profile.name) or own, chosen)
+    shipped = shipped_bank(profile)
+    if (shipped is None) != (arm == "own"):
+        raise ValueError(f"arm {arm}: whether there is a shipped bank is not as the arm has it")
+    return JudgedModel(profile, bundle, shipped or own, chosen)
 
 
 def _fit(name: str, folder: Path, cache: Path) -> None:
@@ -73,7 +82,7 @@ def _fit(name: str, folder: Path, cache: Path) -> None:
         _history(path, cache)
         options = ReadingOptions(device_column="device", time_columns=("time",))
         recording = ReplayRequest((path,), str(given), options=options).read()
-        found = fit_files(recording, text, FitWishes("rig", None, (), BUDGET, "UTC"), lambda _: None)
+        found = fit_files(recording, text, FitWishes(name, None, (), BUDGET, "UTC"), lambda _: None)
         write_fit(found, folder, (path,), BUDGET)
     (folder / "chosen.json").write_text(json.dumps(found.fitted.choice.kind.name), encoding="utf-8")
 

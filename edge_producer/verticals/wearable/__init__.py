@@ -1,0 +1,1 @@
+"""Wearables as devices: seeded ECG, pulse and motion of one wearer."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_producer.sources.scenario import truth
+from edge_producer.sources.scenario import FaultSpan, truth
+from edge_producer.sources.sensor_generator import fault_kinds
 from feature_store import connect, duck
 from feature_store.result_text import as_table
 from infra.audit import AuditScope, take_books
@@ -24,6 +25,7 @@ from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState, paired_quality, release_gain
 from schemas.model_version import ModelVersion
+from schemas.profile import Profile
 from schemas.row_schemas import CONTEXT
 
 SETTLE_S = 10.0
@@ -40,16 +42,16 @@ _EXAMPLES = (
         "FROM drift GROUP BY ALL ORDER BY first LIMIT 10",
     ),
     (
-        "What was the mean temperature, exactly, of everything sensed?",
+        "What was the mean {channel}, exactly, of everything sensed?",
         "SELECT round(sum(n * mean) / sum(n), 3) AS mean, sum(n) AS windows, min(min) AS lowest, "
-        "max(max) AS highest FROM summaries WHERE feature = 'temperature_mean'",
+        "max(max) AS highest FROM summaries WHERE feature = '{feature}'",
     ),
 )
 _LOOP_EXAMPLES = (
     (
         "Which models ran, and where?",
         "SELECT model_version, count(DISTINCT device_id) AS devices, min(period_start) AS first "
-        "FROM summaries WHERE feature = 'temperature_mean' GROUP BY ALL ORDER BY first",
+        "FROM summaries WHERE feature = '{feature}' GROUP BY ALL ORDER BY first",
     ),
 )
 
@@ -74,10 +76,12 @@ def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) ->
         ).fetchall()
         live, outage = _latencies(stage, watcher, connection)
         asked = _EXAMPLES if loop is None else _EXAMPLES + _LOOP_EXAMPLES
-        examples = [_example(connection, question, sql) for question, sql in asked]
+        channel = stage.plan.story.drift_channel
+        names = {"channel": channel, "feature": _first_feature(stage.profile, channel)}
+        examples = [_example(connection, *(part.format(**names) for part in pair)) for pair in asked]
     return DemoReport(
         books=books,
-        alarms=outcome.score_alarms(alarms, truth(stage.plan.scenario)),
+        alarms=outcome.score_alarms(alarms, _truth(stage)),
         drift=_score_drift(stage.plan, verdicts),
         bytes_raw=sum(m.get("raw_bytes", 0) for m in meters),
         bytes_features=sum(m.get("feature_bytes", 0) for m in meters),
@@ -103,11 +107,7 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     with closing(connect(stage.stack.lake_root)) as connection:
         periods = _periods(stage, connection)
         wear = _wear(stage, connection, reader, onset)
-    spans = [
-        paired_quality.LabelledSpan(s.device_id, s.start, s.end)
-        for s in truth(stage.plan.scenario)
-        if s.is_fault
-    ]
+    spans = [paired_quality.LabelledSpan(s.device_id, s.start, s.end) for s in _truth(stage) if s.is_fault]
     judged = paired_quality.SpanTruth(spans, stage.profile.summaries.period_s, complete=True)
     old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
@@ -126,6 +126,16 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
         wear=wear,
         scenes=tuple(scenes),
     )
+
+
+def _truth(stage: DemoStage) -> list[FaultSpan]:
+    """Every span of the scenario; the profile's generator says for which kinds an alarm is right."""
+    generator = stage.profile.simulate.generator if stage.profile.simulate else ""
+    return truth(stage.plan.scenario, faults=fault_kinds(generator))
+
+
+def _first_feature(profile: Profile, channel: str) -> str:
+    return next((s.name for s in profile.feature_specs() if channel in s.sources), profile.feature_names[0])
 
 
 def _periods(stage: DemoStage, connection: Any) -> list[paired_quality.ScoredPeriod]:

@@ -23,7 +23,7 @@ STEP_HZ = 1.9
 ARTEFACTS = 14
 """Sines that an artefact of motion is made of."""
 DEAD, HUMMING = 0.4, 0.7
-"""Severities of ``lost_electrode``: below the first a dead line, below the second the mains, else the rail."""
+"""Severities of ``lost_electrode``: below the first a dead line, below the second mains, else the rail."""
 
 
 class WearableSensors:

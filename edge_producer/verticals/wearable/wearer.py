@@ -1,4 +1,4 @@
-"""One simulated wearer: when the heart beats, how it shows in an ECG, and when the wearer moves. Closed forms.
+"""One simulated wearer: when the heart beats, how it shows in an ECG, when the wearer moves. Closed forms."""
 
 Everything depends on seed, wearer and time alone, so samples of any stretch can be made by themselves.
 """
@@ -242,15 +242,22 @@ def ecg_of(beats: Beats, t: Array, wearer: Constants) -> Array:
     for at, interval, ectopic, bare in zip(*beats, strict=True):
         near = slice(*np.searchsorted(t, (at - 0.4, at + 0.6)))
         off, stretch = t[near] - at, float(np.sqrt(min(interval, 1.2)))
-        for (name, (place, width, height)), factor in zip(WAVES.items(), wearer.waves, strict=True):
+        for (name, shape), factor in zip(WAVES.items(), wearer.waves, strict=True):
             if name == "P" and bare:
                 continue
-            if ectopic:
-                width, height = 2.2 * width, (-1.2 if name == "T" else 1.2) * height
-            if name in "PT":
-                place, width = place * stretch, width * stretch
+            place, width, height = _shaped(name, shape, stretch, wide=bool(ectopic))
             signal[near] += factor * height * np.exp(-0.5 * ((off - place) / width) ** 2)
     return signal
+
+
+def _shaped(
+    name: str, shape: tuple[float, float, float], stretch: float, *, wide: bool
+) -> tuple[float, float, float]:
+    """Place, width and height of a wave: an ectopic beat is wide, its T wave turned; P and T keep their share."""
+    place, width, height = shape
+    if wide:
+        width, height = 2.2 * width, (-1.2 if name == "T" else 1.2) * height
+    return (place * stretch, width * stretch, height) if name in "PT" else (place, width, height)
 
 
 def pulse_of(beats: Beats, t: Array, wearer: Constants) -> Array:

@@ -1,4 +1,4 @@
-"""Heartbeats in a window of an ECG: a matched filter, its energy, local maxima, a threshold of the window's own.
+"""Heartbeats in a window of an ECG: matched filter, energy, local maxima, a threshold of the window's own.
 
 After Pan and Tompkins (1985): band-pass, squaring, integration over a tenth of a second, an adaptive
 threshold. Instead of their running estimates, which need state, the threshold comes from the window itself:
@@ -89,7 +89,7 @@ class BeatTrace(Generic[T]):
 
 
 def filled(ops: SignalOps[T], samples: T) -> T:
-    """Samples (B, ``WINDOW``) with missing ones replaced by their neighbours' mean, less the window's mean."""
+    """Samples (B, ``WINDOW``) with missing ones replaced by their neighbours' mean, less the mean."""
     valid = ops.finite(samples)
     there = ops.where(valid, samples, ops.number(0.0))
     near = np.ones(NEAR)
@@ -142,8 +142,8 @@ class BeatIntervals(Generic[T]):
     Attributes:
         rate: Median rate, 1/min; with fewer than two beats their number in a minute.
         median: Median interval; 1 s where there is none.
-        irregularity: Change from one interval to the next that three in four exceed, over the median interval:
-            two premature beats do not raise it; 0 with less than three changes.
+        irregularity: Change of interval that three in four exceed, over the median interval: two
+             premature beats do not raise it; 0 with less than three changes.
         last_two: Longer of the last two intervals over the median of those before; 1 with less than three of
             those.
         last_rate: Rate of the longer of the last two intervals, 1/min; ``rate`` with less than two.

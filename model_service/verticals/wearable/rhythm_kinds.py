@@ -138,6 +138,7 @@ class HeartRate(RhythmKind):
 
     meaning = "median heart rate of the window"
     unit_text = "1/min"
+    logged = True
     bins = (30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0, 120.0, 140.0, 160.0, 200.0)
 
     def of(self, ops: SignalOps[T], between: BeatIntervals[T]) -> T:

@@ -49,9 +49,16 @@ LEVEL = ("ecg_std", "ecg_peak")
 LEVEL_SCORE = 0.45
 """Most that height and spread of the ECG alone make of the score."""
 HEALTHY_SHARE = 0.999
-ENTER = 0.6
-"""Score that lies this much (``MARGIN``) beyond what one healthy window in a thousand has."""
-MARGIN = 1.25
+ENTER, ENTER_SPREADS, MARGIN = 0.6, 4.0, 1.1
+"""Score of a rhythm so many spreads away, or, if that is farther, this multiple of what one healthy window
+in a thousand reaches."""
+LEAST_SPREAD = {
+    "ecg_heart_rate": 0.155,
+    "ecg_rr_irregularity": 0.03,
+    "ecg_last_two_intervals": 0.08,
+}
+"""Real wearers differ more than ours: four of these are 1.86 times the usual rate, an irregularity of 0.14,
+and intervals that fall to 0.7 at once."""
 CLEAR = 0.9
 """Signal quality of windows that show what a healthy rhythm is."""
 FAST, FAST_WIDTH = 100.0, 5.0
@@ -86,6 +93,10 @@ class RhythmModel:
         """How far rhythm, or height and spread, lie from healthy ones, for (n, F), shape (n,)."""
         rhythm, level = self._distances(ArrayOps(), self._z_of(features), features)
         return self._known(features, np.maximum(rhythm, level)[:, 0])
+
+    def of_rhythm(self, features: Array) -> Array:
+        """How far the rhythm alone lies from healthy ones, for (n, F), shape (n,)."""
+        return self._known(features, self._distances(ArrayOps(), self._z_of(features), features)[0][:, 0])
 
     def score(self, features: Array) -> Array:
         """Score in [0, 1] of each row of (n, F); NaN where a feature is missing."""
@@ -226,11 +237,12 @@ def fit_rhythm(features: Array, names: Sequence[str], logged: Flags) -> RhythmMo
     """
     clear = features[:, list(names).index("ecg_motion_signal_quality")] > CLEAR
     x = logarithms(features, logged)[clear]
-    mean, std = rounded(x.mean(axis=0)), rounded(np.maximum(x.std(axis=0), 1e-3))
+    least = np.array([LEAST_SPREAD.get(name, 1e-3) for name in names])
+    mean, std = rounded(x.mean(axis=0)), rounded(np.maximum(x.std(axis=0), least))
     raw = RhythmModel(tuple(names), logged, mean, std, Calibration(middle=1.0, slope=SLOPE))
-    rhythm = raw._distances(ArrayOps(), raw._z_of(features), features)[0]
-    healthy = float(np.quantile(rhythm, HEALTHY_SHARE))
-    middle = MARGIN * healthy * ((1 - ENTER) / ENTER) ** (1 / SLOPE)
+    healthy = float(np.quantile(raw.of_rhythm(features), HEALTHY_SHARE))
+    enter = max(ENTER_SPREADS, MARGIN * healthy)
+    middle = enter * ((1 - ENTER) / ENTER) ** (1 / SLOPE)
     return raw.calibrated_by(
         Calibration(middle=rounded_number(middle), slope=SLOPE, healthy_p999=rounded_number(healthy))
     )

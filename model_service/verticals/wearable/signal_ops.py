@@ -41,7 +41,7 @@ class SignalOps(Protocol[T]):
         ...
 
     def where(self, condition: T, a: T, b: T) -> T:
-        """a where the condition is not 0, else b."""
+        """A where the condition is not 0, else b."""
         ...
 
     def convolved(self, a: T, kernel: Array) -> T:
@@ -260,7 +260,7 @@ def below(ops: SignalOps[T], a: T, middle: float, width: float) -> T:
 
 
 def ranked(ops: SignalOps[T], values: T, valid: T, width: int, share: float = 0.5) -> T:
-    """The valid value of each row (B, ``width``) that this share of the others exceeds; 0 where there is none.
+    """The valid value of each row (B, ``width``) that this share of the others exceeds; 0: there is none.
 
     By default the median, the upper one of two. Values are positive; the share is a multiple of 1/64, which
     both kinds of operations hold exactly.

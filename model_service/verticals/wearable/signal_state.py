@@ -57,7 +57,7 @@ def motion_level(ops: SignalOps[T], motion: T) -> T:
 
 
 def quality(ops: SignalOps[T], trace: BeatTrace[T], motion: T) -> T:
-    """How far the ECG can be trusted: 1, a beat of usual height stands far above the noise; 0: it cannot be seen.
+    """How far the ECG can be trusted: 1: a usual beat stands far above the noise; 0: it cannot be seen.
 
     Noise is the energy between beats in the worst two seconds: intervals are read from the whole window. The
     wearer's motion asks for more distance.

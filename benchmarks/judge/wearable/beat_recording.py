@@ -1,4 +1,4 @@
-"""Record 100 of the MIT-BIH Arrhythmia Database, noise on it, and beats found against those that are there."""
+"""Record 100 of the MIT-BIH Arrhythmia Database, noise on it, and beats found against labelled ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One simulated wearer: when the heart beats, how it shows in an ECG, when the wearer moves. Closed forms."""
+"""One simulated wearer: when the heart beats, how it shows in an ECG, when the wearer moves. Closed forms.
 
 Everything depends on seed, wearer and time alone, so samples of any stretch can be made by themselves.
 """
@@ -253,7 +253,7 @@ def ecg_of(beats: Beats, t: Array, wearer: Constants) -> Array:
 def _shaped(
     name: str, shape: tuple[float, float, float], stretch: float, *, wide: bool
 ) -> tuple[float, float, float]:
-    """Place, width and height of a wave: an ectopic beat is wide, its T wave turned; P and T keep their share."""
+    """Place, width and height of a wave: an ectopic beat is wide, its T wave turned."""
     place, width, height = shape
     if wide:
         width, height = 2.2 * width, (-1.2 if name == "T" else 1.2) * height

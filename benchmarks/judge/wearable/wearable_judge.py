@@ -21,6 +21,7 @@ from benchmarks.figure_page import FigurePage, replace_figures
 from benchmarks.judge.judge_environment import JudgeUnavailableError, python_of
 from benchmarks.judge.wearable.beat_recording import counted, read_record, with_noise
 from benchmarks.judge.wearable.judged_device import PROFILE, JudgedDevice
+from benchmarks.judge.wearable.own_wearers import own_part
 from benchmarks.judge.wearable.pulse_files import pulse_part
 from benchmarks.judge.wearable.rhythm_splices import RHYTHMS, spliced
 from benchmarks.judge.wearable.wearable_page import BEGIN, figures, onset_picture
@@ -47,6 +48,7 @@ def judge_wearable(root: Path, given: argparse.Namespace) -> None:
         "record": lambda: record_part(_data(root)),
         "onsets": lambda: onset_part(_data(root)),
         "pulses": lambda: pulse_part(_data(root)),
+        "own": own_part,
         "neurokit": lambda: neurokit_part(root),
     }
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}

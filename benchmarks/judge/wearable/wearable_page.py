@@ -23,9 +23,11 @@ def figures(page: FigurePage, found: dict[str, Any]) -> None:
         _neurokit(page, found["neurokit"])
     if "onsets" in found:
         _onsets(page, found["onsets"])
+    if "own" in found:
+        _own(page, found["own"])
     if "pulses" in found:
         _pulses(page, found["pulses"])
-    lacking = {"record", "neurokit", "onsets", "pulses"} - found.keys()
+    lacking = {"record", "neurokit", "onsets", "own", "pulses"} - found.keys()
     if lacking:
         page.say(f"Not measured: {', '.join(sorted(lacking))}.")
 
@@ -131,6 +133,27 @@ def _onsets(page: FigurePage, part: dict[str, Any]) -> None:
             "called a lost electrode",
         ),
         rows,
+    )
+
+
+def _own(page: FigurePage, part: dict[str, Any]) -> None:
+    page.lines += ["", "### Our own wearers"]
+    rows = []
+    for kind, runs in part["faults"].items():
+        seconds = [r["delay_s"] for r in runs if r["delay_s"] is not None]
+        first = sorted({action for r in runs for _, action in r["first"]})
+        middle = f"{np.median(seconds):.1f} ({max(seconds):.1f})" if seconds else "none"
+        rows.append(
+            [f"`{kind}`", f"{len(seconds)} of {len(runs)}", middle, ", ".join(f"`{a}`" for a in first)]
+        )
+    page.table(("fault", "alarmed within 15 s", "median (longest) delay, s", "first action"), rows)
+    actions = part["alarms"]
+    rhythm = sum(n for action, n in actions.items() if action != "check_electrode")
+    low, high = rate_interval(rhythm, part["days"])
+    page.say(
+        f"Healthy, with walks, artefacts and premature beats: {rhythm} alarms of rhythm and "
+        f"{actions.get('check_electrode', 0)} calls to check the electrode in {part['days'] * 24:.2f} hours; "
+        f"of rhythm {rhythm / part['days']:.1f} a wearer-day, interval {low:.1f} to {high:.0f}."
     )
 
 

@@ -56,7 +56,7 @@ class Beats(NamedTuple):
     without_p: NDArray[np.bool_]
 
 
-class Movement(NamedTuple):
+class WearerMove(NamedTuple):
     """One stretch in which the wearer moves: ``walks`` raise the heart rate, short ones do not."""
 
     start_s: float
@@ -66,7 +66,7 @@ class Movement(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Constants:
+class WearerConstants:
     """What one wearer is; drawn once.
 
     Attributes:
@@ -96,7 +96,7 @@ class Constants:
     pulse: float
 
 
-def constants(key: Sequence[int]) -> Constants:
+def constants(key: Sequence[int]) -> WearerConstants:
     """The wearer of a key."""
     rng = np.random.default_rng(list(key))
     swings = np.array(
@@ -106,7 +106,7 @@ def constants(key: Sequence[int]) -> Constants:
             [1 / rng.uniform(60.0, 300.0), rng.uniform(0.02, 0.05), rng.uniform(0, 6.28)],
         ]
     )
-    return Constants(
+    return WearerConstants(
         rate_hz=rng.uniform(0.9, 1.4),
         swings=swings,
         jitter=rng.uniform(0.005, 0.02),
@@ -134,7 +134,7 @@ class Wearer:
         self._key = list(key)
         self.constants = constants(key)
         self._injections = tuple(injections)
-        self._slots: list[tuple[Movement, ...]] = []
+        self._slots: list[tuple[WearerMove, ...]] = []
         self._walked: list[float] = [0.0]
 
     def of(self, *kinds: str) -> list[Injection]:
@@ -166,8 +166,8 @@ class Wearer:
         fast = np.zeros(len(at), dtype=bool)
         for item in self.of("tachycardia"):
             fast |= (at >= item.start_s) & (at < item.end_s)
-        made = Beats(at + stray * interval, interval, ectopic, ectopic | irregular | fast)
-        return Beats(*(part[kept] for part in made))
+        bare = ectopic | irregular | fast
+        return Beats((at + stray * interval)[kept], interval[kept], ectopic[kept], bare[kept])
 
     def motion_g(self, t: Array) -> Array:
         """Strength of the wearer's motion at times, g."""
@@ -205,7 +205,7 @@ class Wearer:
             self._walked.append(self._walked[-1] + sum(done))
         return total + self._walked[first]
 
-    def _slot(self, number: int) -> tuple[Movement, ...]:
+    def _slot(self, number: int) -> tuple[WearerMove, ...]:
         """Movements of ten minutes: a walk in one of three, and a few short ones."""
         while len(self._slots) <= max(number, 0):
             at = len(self._slots)
@@ -215,11 +215,11 @@ class Wearer:
             if rng.random() < 1 / 3 and at:
                 start = begin + rng.uniform(20.0, 300.0)
                 moves.append(
-                    Movement(start, start + rng.uniform(60.0, 240.0), rng.uniform(0.08, 0.35), walks=True)
+                    WearerMove(start, start + rng.uniform(60.0, 240.0), rng.uniform(0.08, 0.35), walks=True)
                 )
             for start in begin + rng.uniform(0.0, SLOT_S - 6.0, rng.poisson(3.0)):
                 moves.append(
-                    Movement(start, start + rng.uniform(1.0, 5.0), rng.uniform(0.1, 0.9), walks=False)
+                    WearerMove(start, start + rng.uniform(1.0, 5.0), rng.uniform(0.1, 0.9), walks=False)
                 )
             self._slots.append(tuple(moves))
         return self._slots[number] if number >= 0 else ()
@@ -236,7 +236,7 @@ class Wearer:
         return found
 
 
-def ecg_of(beats: Beats, t: Array, wearer: Constants) -> Array:
+def ecg_of(beats: Beats, t: Array, wearer: WearerConstants) -> Array:
     """The heart's part of an ECG, mV: a sum of bell curves around each beat."""
     signal = np.zeros_like(t)
     for at, interval, ectopic, bare in zip(*beats, strict=True):
@@ -260,7 +260,7 @@ def _shaped(
     return (place * stretch, width * stretch, height) if name in "PT" else (place, width, height)
 
 
-def pulse_of(beats: Beats, t: Array, wearer: Constants) -> Array:
+def pulse_of(beats: Beats, t: Array, wearer: WearerConstants) -> Array:
     """The pulse wave at the wrist: a quarter of a second after each beat."""
     signal = np.zeros_like(t)
     for at in beats.at_s:

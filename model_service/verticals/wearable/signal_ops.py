@@ -148,7 +148,7 @@ class ArrayOps:
 
     def product(self, a: Array, matrix: Array) -> Array:
         """See ``SignalOps``."""
-        return a @ matrix
+        return np.asarray(a @ matrix)
 
 
 class GraphOps:

@@ -11,11 +11,13 @@ from benchmarks.judge.judge_environment import JudgeUnavailableError
 from benchmarks.judge.machine.machine_judge import judge_machine
 from benchmarks.judge.robot.robot_judge import judge_robot
 from benchmarks.judge.traffic.__main__ import judge_traffic
+from benchmarks.judge.wearable.wearable_judge import judge_wearable
 
 JUDGES: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "machine": judge_machine,
     "robot": judge_robot,
     "traffic": judge_traffic,
+    "wearable": judge_wearable,
 }
 """By the vertical's name: each makes what it needs, and writes the figures of ``docs/verticals/NAME.md``."""
 ROOT = Path(__file__).parents[2]

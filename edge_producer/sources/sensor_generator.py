@@ -91,6 +91,15 @@ def load_generator(name: str) -> type[SensorGenerator]:
     return loaded
 
 
+def fault_kinds(name: str) -> frozenset[str]:
+    """Kinds of a generator's injections for which an alarm is right.
+
+    Raises:
+        SourceError: As ``load_generator``.
+    """
+    return frozenset(kind for kind, is_fault in load_generator(name).kinds.items() if is_fault)
+
+
 def require_known(
     name: str, used: type[SensorGenerator], channels: Sequence[str], items: Sequence[Injection]
 ) -> None:

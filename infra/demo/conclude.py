@@ -26,15 +26,16 @@ from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState, paired_quality, release_gain
 from schemas.model_version import ModelVersion
+from schemas.profile import Profile
 from schemas.row_schemas import CONTEXT
 
 SETTLE_S = 10.0
 """Quality before the drift leaves out these first seconds, in which devices start."""
 
 
-def _examples(story: DemoStory) -> tuple[tuple[str, str], ...]:
+def _examples(stage: DemoStage) -> tuple[tuple[str, str], ...]:
     """Questions about the pipeline, with the SQL that answers each."""
-    feature = f"{story.drift_channel}_mean"
+    story = stage.plan.story
     return (
         (
             f"Which {story.noun} raised alarms?",
@@ -49,18 +50,17 @@ def _examples(story: DemoStory) -> tuple[tuple[str, str], ...]:
         (
             f"What was the mean {story.drift_channel}, exactly, of everything sensed?",
             "SELECT round(sum(n * mean) / sum(n), 3) AS mean, sum(n) AS windows, min(min) AS lowest, "
-            f"max(max) AS highest FROM summaries WHERE feature = '{feature}'",
+            f"max(max) AS highest FROM summaries WHERE feature = '{_first_feature(stage)}'",
         ),
     )
 
 
-def _loop_examples(story: DemoStory) -> tuple[tuple[str, str], ...]:
-    feature = f"{story.drift_channel}_mean"
+def _loop_examples(stage: DemoStage) -> tuple[tuple[str, str], ...]:
     return (
         (
             "Which models ran, and where?",
             "SELECT model_version, count(DISTINCT device_id) AS devices, min(period_start) AS first "
-            f"FROM summaries WHERE feature = '{feature}' GROUP BY ALL ORDER BY first",
+            f"FROM summaries WHERE feature = '{_first_feature(stage)}' GROUP BY ALL ORDER BY first",
         ),
     )
 
@@ -84,8 +84,7 @@ def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) ->
             "SELECT feature, detected FROM drift WHERE known_at >= ?", [stage.since]
         ).fetchall()
         live, outage = _latencies(stage, watcher, connection)
-        story = stage.plan.story
-        asked = _examples(story) if loop is None else _examples(story) + _loop_examples(story)
+        asked = _examples(stage) if loop is None else _examples(stage) + _loop_examples(stage)
         examples = [_example(connection, question, sql) for question, sql in asked]
     return DemoReport(
         books=books,
@@ -134,6 +133,12 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
         wear=wear,
         scenes=tuple(scenes),
     )
+
+
+def _first_feature(stage: DemoStage) -> str:
+    """Feature that shows the channel of the drift."""
+    profile, channel = stage.profile, stage.plan.story.drift_channel
+    return next((s.name for s in profile.feature_specs() if channel in s.sources), profile.feature_names[0])
 
 
 def _periods(stage: DemoStage, connection: Any) -> list[paired_quality.ScoredPeriod]:

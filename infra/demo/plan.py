@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edge_producer.sources.scenario import FAULTS, FaultSpan, Scenario, truth
-from edge_producer.sources.sensor_generator import load_generator
+from edge_producer.sources.sensor_generator import fault_kinds
 from infra.demo.story import DemoStory, StoryTimes, story_of
 from schemas.profile import Profile
 from schemas.profile_file import IN_MINUTES
@@ -87,7 +87,7 @@ def make_plan(
     times = StoryTimes(fault_at * seconds, drift_at * seconds, WEAR_AT * seconds if loop else None)
     generator = profile.simulate.generator if profile.simulate else ""
     tell = story_of(generator)
-    faults = frozenset(kind for kind, right in load_generator(generator).kinds.items() if right)
+    faults = fault_kinds(generator)
     story = tell(tuple(sites.values()), seed, times)
     scenario = Scenario(seed=seed, start=start, devices=ids, injections=story.injections)
     return DemoPlan(sites, seconds, cut[0] * seconds, cut[1] * seconds, story, scenario, faults)

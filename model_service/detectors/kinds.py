@@ -1,4 +1,4 @@
-"""The detectors that `fit` chooses among, by name."""
+"""The detectors that `fit` chooses among, by name; and those that a profile's own factory fits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from model_service.detectors.principal_components import PCA
 from model_service.detectors.robust_reference import ROBUST_REFERENCE
 from schemas.errors import BundleError
 from schemas.manifest import Manifest
+from schemas.plug_ins import load_plug_in
 
+GROUP = "edgeloop.detectors"
+"""Group of entry points, each a ``DetectorKind`` under its own name: detectors that `fit` does not try, but
+that the loop moves to a new regime, and the gate builds again, as ours."""
 KINDS: tuple[DetectorKind, ...] = (MAHALANOBIS, ROBUST_REFERENCE, PCA)
 """In the order in which equals are preferred."""
 
@@ -22,8 +26,15 @@ def kind_named(name: str) -> DetectorKind:
     for kind in KINDS:
         if kind.name == (name or MAHALANOBIS.name):
             return kind
-    known = ", ".join(kind.name for kind in KINDS)
-    raise BundleError(f"there is no detector '{name}'; there are: {known}")
+    ours = ", ".join(kind.name for kind in KINDS)
+    loaded: DetectorKind = load_plug_in(
+        GROUP,
+        name,
+        "detector",
+        BundleError,
+        lambda known: f"there is no detector '{name}'; there are: {ours}, {known}",
+    )
+    return loaded
 
 
 def detector_of(manifest: Manifest) -> AnomalyDetector:

@@ -229,11 +229,14 @@ def write_features(
     """
     every_channel = channels_first(writer, window)
     kinds: dict[str, WindowKinds] = {}
+    gathered: dict[tuple[str, ...], str] = {}
     parts = []
     for spec in specs:
         if not spec.built_in:
-            at = writer.ints(*(channels.index(name) for name in spec.sources))
-            parts.append(written(spec, writer, writer.op("Gather", window, at, axis=2)))
+            if spec.sources not in gathered:  # one name of one tensor: kinds may share what they compute
+                at = writer.ints(*(channels.index(name) for name in spec.sources))
+                gathered[spec.sources] = writer.op("Gather", window, at, axis=2)
+            parts.append(written(spec, writer, gathered[spec.sources]))
             continue
         if spec.channel not in kinds:
             at = writer.ints(channels.index(spec.channel))

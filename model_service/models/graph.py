@@ -56,6 +56,13 @@ class GraphWriter:
         """An int64 scalar constant."""
         return self.constant(np.array(value, dtype=np.int64))
 
+    def largest(self, values: str, count: int) -> str:
+        """The ``count`` largest along the last axis, sorted."""
+        name = f"topk_{len(self._nodes)}"
+        outputs = [f"{name}_values", f"{name}_at"]
+        self._nodes.append(helper.make_node("TopK", [values, self.ints(count)], outputs, name=name, axis=-1))
+        return outputs[0]
+
     def splice(self, graph: Any, inputs: Mapping[str, str]) -> dict[str, str]:
         """Adds all operators of another graph.
 

@@ -27,7 +27,7 @@ TIMINGS = {
     "rollout.silent_s",
     "rollout.reach_s",
 }
-HOLDS = {"machine": {"inspect", "stop"}, "traffic": {"report_incident"}}
+HOLDS = {"machine": {"inspect", "stop"}, "traffic": {"report_incident"}, "wearable": set()}
 """Rules whose actions are in force for less time."""
 CONFIG_TIMINGS = {"every_s", "window_s", "valid_after_s", "lead_s"}
 

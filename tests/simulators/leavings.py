@@ -102,7 +102,7 @@ class Leavings:
                 for event in decode_events(value, envelope.raw_bytes, envelope.n_rows):
                     self.raw.append((base, event))
             elif base == EXCERPT.base:
-                for channel, values in Excerpt.model_validate_json(message.value).values().items():
+                for channel, values in Excerpt.model_validate_json(value).values().items():
                     self.columns.append((f"{base} {channel}", values))
             else:
                 assert envelope.schema == JSON_SCHEMA, envelope.schema

@@ -1,1 +1,1 @@
-"""Devices of the vertical wearable."""
+"""Wearables as devices: seeded ECG, pulse and motion of one wearer."""

@@ -1,1 +1,1 @@
-"""What the cloud computes for the vertical wearable."""
+"""Wearables in the cloud: rhythm from a raw window, the model that scores it, and the population's prior."""

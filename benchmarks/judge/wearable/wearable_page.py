@@ -1,0 +1,222 @@
+"""The figures of docs/verticals/wearable.md, and the picture of one onset."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figure_page import FigurePage
+from benchmarks.judge.wearable.beat_recording import BeatCount
+
+BEGIN = "<!-- figures: make judge -->"
+NAMES = {"fast": "fast", "irregular": "irregular", "pause": "no beat any more"}
+_LEFT, _WIDTH, _HEIGHT, _GAP = 50, 640, 130, 36
+
+
+def figures(page: FigurePage, found: dict[str, Any]) -> None:
+    """Every part that was measured."""
+    if "record" in found:
+        _record(page, found["record"])
+    if "neurokit" in found:
+        _neurokit(page, found["neurokit"])
+    if "onsets" in found:
+        _onsets(page, found["onsets"])
+    if "own" in found:
+        _own(page, found["own"])
+    if "pulses" in found:
+        _pulses(page, found["pulses"])
+    lacking = {"record", "neurokit", "onsets", "own", "pulses"} - found.keys()
+    if lacking:
+        page.say(f"Not measured: {', '.join(sorted(lacking))}.")
+
+
+def rate_interval(events: int, days: float) -> tuple[float, float]:
+    """The exact 95 % interval of a rate a day, by bisection of Poisson tails."""
+
+    def tail(mean: float, most: int) -> float:
+        return math.fsum(math.exp(-mean + k * math.log(mean) - math.lgamma(k + 1)) for k in range(most + 1))
+
+    def solve(most: int, share: float) -> float:
+        low, high = 1e-9, 10.0 * (events + 5)
+        for _ in range(80):
+            middle = (low + high) / 2
+            low, high = (middle, high) if tail(middle, most) > share else (low, middle)
+        return low
+
+    least = solve(events - 1, 0.975) if events else 0.0
+    return least / days, solve(events, 0.025) / days
+
+
+def _record(page: FigurePage, part: dict[str, Any]) -> None:
+    page.lines += ["", "### Beats of record 100"]
+    rows = [("none", part["clean"], None)]
+    rows += [(f"{float(snr):g}", row, row["usable"]) for snr, row in part["noisy"].items()]
+    page.table(
+        ("added white noise, SNR in dB", "beats", "found", "extra", "sensitivity", "predictivity", "usable"),
+        [_beats(name, row, "" if usable is None else f"{usable:.0%}") for name, row, usable in rows],
+    )
+    page.say(
+        "SNR is the record's own variance over that of the noise. *usable* is the share of windows whose "
+        f"signal quality is above a half. {_falls(part)}"
+    )
+    alarms = [a for a in part["alarms"] if a[1] != "check_electrode"]
+    low, high = rate_interval(len(alarms), part["days"])
+    page.say(
+        f"Alarms on the record as it is (34 ectopic beats, no alarming rhythm): {len(alarms)} in "
+        f"{part['days'] * 24:.2f} hours, {len(alarms) / part['days']:.1f} a wearer-day, interval {low:.1f} "
+        f"to {high:.0f}. Scores: median {part['scores'][0]:g}, 99 % {part['scores'][1]:g}, highest "
+        f"{part['scores'][2]:g}."
+    )
+
+
+def _falls(part: dict[str, Any]) -> str:
+    low = [
+        float(s)
+        for s, row in part["noisy"].items()
+        if min(_count(row).sensitivity, _count(row).predictivity) < 0.99
+    ]
+    if not low:
+        return "Neither falls below 99 % at any of these."
+    return f"Either is below 99 % from {max(low):g} dB down, and above it at the next weaker noise."
+
+
+def _count(row: dict[str, Any]) -> BeatCount:
+    return BeatCount(row["there"], row["hit"], row["extra"])
+
+
+def _beats(name: str, row: dict[str, Any], last: str) -> list[str]:
+    count = _count(row)
+    shares = (f"{count.sensitivity:.2%}", f"{count.predictivity:.2%}")
+    return [name, str(count.there), str(count.hit), str(count.extra), *shares, last]
+
+
+def _neurokit(page: FigurePage, part: dict[str, Any]) -> None:
+    page.lines += ["", "### Beats of neurokit2"]
+    heads = ("rate, its noise", "beats", "found", "extra", "sensitivity", "predictivity", "SNR in dB")
+    rows = [
+        _beats(f"{r['rate']}, {r['noise']:g}", r, "none" if r["snr"] is None else f"{r['snr']:g}")
+        for r in sorted(part["hearts"], key=lambda r: (r["rate"], r["noise"]))
+    ]
+    page.table(heads, rows)
+
+
+def _onsets(page: FigurePage, part: dict[str, Any]) -> None:
+    page.lines += ["", "### Constructed onsets"]
+    rows = []
+    for rhythm, runs in part["rhythms"].items():
+        delays = [r["delay"] for r in runs if r["delay"] is not None]
+        seconds = [r["delay_s"] for r in runs if r["delay_s"] is not None]
+        actions = sorted({a for r in runs for a in r["actions"]})
+        rows.append(
+            [
+                NAMES[rhythm],
+                f"{len(delays)} of {len(runs)}",
+                f"{sum(d <= 2.0 for d in delays)}",
+                f"{np.median(delays):.1f} ({min(delays):.1f} to {max(delays):.1f})" if delays else "none",
+                f"{np.median(seconds):.1f}" if seconds else "none",
+                ", ".join(f"`{a}`" for a in actions) or "none",
+                str(sum(r["before"] for r in runs)),
+                str(sum(r["lost"] for r in runs)),
+            ]
+        )
+    page.table(
+        (
+            "rhythm",
+            "alarmed",
+            "within two beats",
+            "delay in beats",
+            "in s",
+            "actions",
+            "alarms before",
+            "called a lost electrode",
+        ),
+        rows,
+    )
+
+
+def _own(page: FigurePage, part: dict[str, Any]) -> None:
+    page.lines += ["", "### Our own wearers"]
+    rows = []
+    for kind, runs in part["faults"].items():
+        seconds = [r["delay_s"] for r in runs if r["delay_s"] is not None]
+        first = sorted({action for r in runs for _, action in r["first"]})
+        middle = f"{np.median(seconds):.1f} ({max(seconds):.1f})" if seconds else "none"
+        rows.append(
+            [f"`{kind}`", f"{len(seconds)} of {len(runs)}", middle, ", ".join(f"`{a}`" for a in first)]
+        )
+    page.table(("fault", "alarmed within 15 s", "median (longest) delay, s", "first action"), rows)
+    actions = part["alarms"]
+    rhythm = sum(n for action, n in actions.items() if action != "check_electrode")
+    low, high = rate_interval(rhythm, part["days"])
+    page.say(
+        f"Healthy, with walks, artefacts and premature beats: {rhythm} alarms of rhythm and "
+        f"{actions.get('check_electrode', 0)} calls to check the electrode in {part['days'] * 24:.2f} hours; "
+        f"of rhythm {rhythm / part['days']:.1f} a wearer-day, interval {low:.1f} to {high:.0f}."
+    )
+
+
+def _pulses(page: FigurePage, part: dict[str, Any]) -> None:
+    page.lines += ["", "### PPG files"]
+    page.table(
+        (
+            "file",
+            "s",
+            "windows (expected)",
+            "raw bytes",
+            "bytes of features sent",
+            "usable",
+            "pulse in 2 s",
+            "alarms",
+        ),
+        [
+            [
+                r["file"],
+                f"{r['seconds']:g}",
+                f"{r['windows']} ({r['expected']})",
+                f"{r['raw_bytes']:,}",
+                f"{r['feature_bytes']:,}",
+                f"{r['usable']:.0%}",
+                f"{r['pulse_seen']:.0%}",
+                str(r["alarms"]),
+            ]
+            for r in part["files"]
+        ],
+    )
+
+
+def onset_picture(run: dict[str, Any]) -> str:
+    """ECG and score around one constructed onset, as SVG."""
+    height = 2 * (_HEIGHT + _GAP) + 24
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 20} {height}" '
+        'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>',
+        f'<text x="{_LEFT}" y="14">real beats, spliced to a fast rhythm from the red line on</text>',
+    ]
+    span = max(run["end_s"][-1], len(run["ecg"]) / 125)
+    ecg = list(zip(np.arange(len(run["ecg"])) / 125, run["ecg"], strict=True))
+    panels = (
+        ("ECG, mV", ecg, None),
+        ("score", list(zip(run["end_s"], run["score"], strict=True)), run["enter"]),
+    )
+    for number, (title, points, line) in enumerate(panels):
+        top = 24 + number * (_HEIGHT + _GAP)
+        low = min(0.0, *(float(v) for _, v in points))
+        high = max(1.0, *(float(v) for _, v in points))
+
+        def at(t: float, v: float, top: int = top, low: float = low, high: float = high) -> str:
+            return f"{_LEFT + t / span * _WIDTH:.1f},{top + _HEIGHT * (1 - (v - low) / (high - low)):.1f}"
+
+        x = _LEFT + run["onset_s"] / span * _WIDTH
+        drawn = " ".join(at(float(t), float(v)) for t, v in points)
+        parts += [
+            f'<rect x="{_LEFT}" y="{top}" width="{_WIDTH}" height="{_HEIGHT}" fill="none" stroke="#ccc"/>',
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + _HEIGHT}" stroke="#c33"/>',
+            f'<polyline points="{drawn}" fill="none" stroke="#246"/>',
+            f'<text x="{_LEFT}" y="{top + _HEIGHT + 14}">{title}, {span:.0f} s</text>',
+        ]
+        if line is not None:
+            ends = f"{at(0.0, line)} {at(span, line)}"
+            parts.append(f'<polyline points="{ends}" fill="none" stroke="#3a7"/>')
+    return "".join([*parts, "</svg>"]) + "\n"

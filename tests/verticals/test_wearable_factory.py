@@ -1,0 +1,92 @@
+"""Laws of the wearables' profile, their model and their fault bank as they ship."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_producer.bundle import load_bundle
+from infra.verticals.wearable.wearable_factory import (
+    FAULTS,
+    RUN_WINDOWS,
+    build_bundle,
+    build_fault_bank,
+    healthy_runs,
+)
+from model_service.detectors.kinds import detector_of
+from model_service.models.fault_bank import shipped_bank
+from model_service.verticals.wearable.rhythm_model import LEVEL, LEVEL_SCORE, RhythmModel
+from schemas.profile_file import find_profile
+
+PROFILE = find_profile("wearable")
+NAMES = PROFILE.feature_names
+
+
+@pytest.fixture(scope="module")
+def healthy() -> np.ndarray:
+    """Windows of a wearer that the factory has not seen."""
+    return next(healthy_runs(PROFILE, 1002))
+
+
+@pytest.fixture(scope="module")
+def model() -> RhythmModel:
+    found = detector_of(load_bundle(PROFILE).manifest)
+    assert isinstance(found, RhythmModel)
+    return found
+
+
+def test_both_profiles_run_the_shipped_model():
+    versions = {load_bundle(find_profile(n)).manifest.version for n in ("wearable", "wearable_demo")}
+    assert len(versions) == 1
+
+
+def test_the_model_alarms_known_faults_and_no_healthy_window(model, healthy):
+    bank = shipped_bank(PROFILE)
+    assert bank.kinds == tuple(sorted(FAULTS))
+    assert healthy.shape == (RUN_WINDOWS, len(NAMES))
+    enter = PROFILE.decision.alarm
+    assert (model.score(healthy) < enter).all()
+    found = [
+        (model.score(bank.inject(healthy, kind, s)) >= enter).mean()
+        for kind in bank.kinds
+        for s in bank.severities(kind)
+    ]
+    assert np.mean(found) > PROFILE.gates.min_recall
+
+
+def test_height_alone_never_alarms_and_is_all_that_is_learnt(model, healthy):
+    at = [NAMES.index(n) for n in LEVEL]
+    odd = healthy.copy()
+    odd[:, at] *= 0.1
+    assert model.score(odd).max() <= LEVEL_SCORE + 1e-9 < PROFILE.decision.alarm
+    moved = model.moved_to(model.mean + 1.0, 2 * model.std)
+    kept = [k for k in range(len(NAMES)) if k not in at]
+    np.testing.assert_array_equal(moved.mean[kept], model.mean[kept])
+    np.testing.assert_array_equal(moved.std[kept], model.std[kept])
+    assert (moved.mean[at] == model.mean[at] + 1.0).all()
+
+
+def test_a_window_without_a_feature_has_no_score(model, healthy):
+    blind = healthy[:2].copy()
+    blind[0, 3] = np.nan
+    assert np.isnan(model.score(blind)).tolist() == [True, False]
+    assert np.isnan(model.further(blind)).all(axis=1).tolist() == [True, False]
+
+
+def test_a_poor_signal_scales_every_alarm_down(model, healthy):
+    worst = healthy[:1].copy()
+    worst[0, NAMES.index("ecg_rr_irregularity")] = 0.5
+    worst[0, NAMES.index("ecg_motion_signal_quality")] = 1.0
+    poor = worst.copy()
+    poor[0, NAMES.index("ecg_motion_signal_quality")] = 0.0
+    assert model.score(worst)[0] > PROFILE.decision.alarm > 0.01 > model.score(poor)[0]
+    assert replace(model).further(poor)[0, PROFILE.model.outputs.index("quality")] == 1.0
+
+
+@pytest.mark.long
+def test_the_recipe_builds_the_same_bytes_twice():
+    first, second = build_bundle(2), build_bundle(2)
+    assert first.manifest.version == second.manifest.version
+    assert build_fault_bank(1).to_bytes() == build_fault_bank(1).to_bytes()

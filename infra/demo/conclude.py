@@ -21,12 +21,10 @@ from infra.demo.loop_view import LoopReader
 from infra.demo.plan import SOUTH, DemoPlan
 from infra.demo.scenes import SceneResult
 from infra.demo.stage import DemoStage
-from infra.demo.story import DemoStory
 from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState, paired_quality, release_gain
 from schemas.model_version import ModelVersion
-from schemas.profile import Profile
 from schemas.row_schemas import CONTEXT
 
 SETTLE_S = 10.0

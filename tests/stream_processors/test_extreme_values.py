@@ -134,7 +134,7 @@ def event_of(rng, topic, device_id, at):
             "oldest_pending_s": 0.5,
         },
         "excerpt.v1": {
-            "device_id": device_id, "boot_id": 7, "event_time": instant, "permit_id": "p", "purpose": "review",
+            "device_id": device_id, "boot_id": 7, "event_time": instant, "permit_id": "p", "purpose": "x",
             "approver": "a", "part": 0, "parts": 1, "first": 0, "rate_hz": 512.0, "n": 1,
             "samples": {"vibration": "AAAAAAAA8D8="},
         },

@@ -87,11 +87,13 @@ def _nothing_leaves(
 
 
 def _confirmed(settings: EdgeSettings, found: dict[str, Consent]) -> bool:
-    status = read_status(settings.status_path) or {}
-    models = status.get("models", {})
-    said = [models.get(name, {}).get("excerpts", {}) for name in found]
-    wanted = [consent.changes for consent in found.values()]
-    return all(s.get("settled") and s.get("changes") == n for s, n in zip(said, wanted, strict=True))
+    """Whether the running process says so; one that says nothing of excerpts has none."""
+    models = (read_status(settings.status_path) or {}).get("models", {})
+    said = {name: models.get(name, {}).get("excerpts") for name in found}
+    return all(
+        told is None or (told["settled"] and told["changes"] == found[name].changes)
+        for name, told in said.items()
+    )
 
 
 def _deleted_here(settings: EdgeSettings, found: dict[str, Consent]) -> bool:

@@ -89,6 +89,8 @@ class ConsentFile:
             if data is None:
                 return Consent()
             raw = checked(data, self.path.name)
+            if with_digest(json.dumps(raw).encode()) != data:  # older files of other kinds have no digest
+                raise ValueError("it is not as it was written")  # noqa: TRY301
             # Anything but a plain ``true`` is no consent.
             return Consent(raw["given"] is True, int(raw["changes"]), tuple(raw["history"]))
         except (OSError, DamagedLakeError, KeyError, TypeError, ValueError) as exc:

@@ -15,6 +15,7 @@ from edge_producer.excerpts.raw_ring import HeldSamples
 from edge_producer.sending.outbox import Outbox
 from edge_producer.settings import EdgeSettings
 from schemas.envelope import read_envelope
+from schemas.errors import SpoolError
 from schemas.excerpt_event import VALUES_PER_PART, Excerpt
 from schemas.excerpt_policy import ExcerptPolicy
 from schemas.excerpt_words import PermitRefusal, PermitState
@@ -164,7 +165,7 @@ def test_a_transaction_that_fails_tells_no_updater_that_it_was_sealed(line):
             line.box.seal(line.rig.now, {}, draining=False)
             raise sqlite3.OperationalError("the disk is gone")
 
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(SpoolError):
         fails()
     assert line.outcomes() == []
 

@@ -151,7 +151,7 @@ def test_what_a_permit_may_not_say_is_refused_reported_and_never_claimed(rig, pe
 
 def forged(people):
     """Permits that no approver has signed as they are."""
-    right = people.permit()
+    right, last = people.permit(), people.permit()
     wider = right.permit.model_copy(update={"end": right.permit.end + timedelta(seconds=5)})
     other = People(people.settings.root / "elsewhere")
     old = datetime.now(UTC) - timedelta(days=9)
@@ -170,7 +170,7 @@ def forged(people):
         people.permit((people.person(Role.OPERATOR)[0], approver)),
         PermitRefusal.NOT_SIGNED,
     )
-    yield "the authority's", replace(right, certificate_pem=people.ca_pem.encode()), PermitRefusal.NOT_SIGNED
+    yield "the authority's", replace(last, certificate_pem=people.ca_pem.encode()), PermitRefusal.NOT_SIGNED
 
 
 def test_forged_permits_are_refused(rig, people):
@@ -180,7 +180,7 @@ def test_forged_permits_are_refused(rig, people):
         rig.step(signed)
     assert rig.desk.take_offers() == []
     assert rig.service.claims == []
-    rig.refusals()
+    rig.step()
     assert {(i, r) for i, s, r in rig.service.told if s == "refused"} == set(expected)
 
 
@@ -260,7 +260,7 @@ def test_without_consent_nothing_is_held_offered_or_claimed(rig, people):
     assert rig.desk.reach("m-1") is None
     rig.step(people.permit(start=rig.end - timedelta(seconds=3), seconds=1))
     assert len(rig.service.claims) == 1
-    rig.refusals()
+    rig.step()
     assert {(state, refusal) for _, state, refusal in rig.service.told} == {
         ("withdrawn", ""),
         ("refused", PermitRefusal.NO_CONSENT),

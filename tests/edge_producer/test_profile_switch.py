@@ -26,7 +26,7 @@ DEVICES = ("d-1", "d-2")
 class GivenProfiles:
     """What updaters are to a runner: models and versions, and no network."""
 
-    gateway_status = None
+    gateway_status = desk = None
 
     def __init__(self, own=None):
         self.profiles = ProfileSwitch(RunningProfile(FILE), own)

@@ -133,6 +133,11 @@ def event_of(rng, topic, device_id, at):
             "model_version": "m", "decision": "none", "spool_bytes": 1, "pending_rows": 1,
             "oldest_pending_s": 0.5,
         },
+        "excerpt.v1": {
+            "device_id": device_id, "boot_id": 7, "event_time": instant, "permit_id": "p", "purpose": "x",
+            "approver": "a", "part": 0, "parts": 1, "first": 0, "rate_hz": 512.0, "n": 1,
+            "samples": {"vibration": "AAAAAAAA8D8="},
+        },
     }  # fmt: skip
     return json.dumps({k: json_value(rng, v) for k, v in events[topic].items()}).encode()
 

@@ -15,7 +15,6 @@ from schemas.verticals.wearable.wearer_prior import FeaturePrior
 
 MEMORY = 200.0
 """Independent windows that are remembered: older ones fade, so that a wearer may change over months."""
-_FEW_DRAWS = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +71,10 @@ def shrunk(prior: FeaturePrior, own: QuietMoments) -> tuple[PersonalBaseline, tu
     Returns:
         The baseline, and which of ``mean`` and ``spread`` lay outside the bounds.
     """
-    draws = own.n / prior.design
-    if draws < _FEW_DRAWS:
+    if own.n < 1:
         return population_baseline(prior), ()
+    # However alike windows in a row are, together they tell no less than the first of them.
+    draws = max(own.n / prior.design, 1.0)
     weight = 0.5 / prior.within_sd**2  # degrees of freedom that give a log-spread of within_sd
     variance = own.m2 / own.n
     spread = math.sqrt((weight * prior.within**2 + draws * variance) / (weight + draws))

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reflex import DEVICE, FLIP_SAMPLES, STRUCK_A, quantiles, reflex_profile
+from benchmarks.reflex import DEVICE, STRUCK_A, quantiles, reflex_profile
 from benchmarks.results import table
 from edge_producer.acting.action_order import ActionOrder, order_line
 from edge_producer.bundle import load_bundle
@@ -33,6 +33,7 @@ from schemas.profile import Profile
 
 USUAL = (3.2, 0.8, 0.0, 0.9, -0.9, 0.0, 0.0, 0.0, 0.0, 9.81)
 HOPS = (1, 5, 10)
+FLIP_SAMPLES = 20
 COLUMNS = ("window_ms", "windows_per_s", "robots_per_core")
 
 

@@ -118,8 +118,9 @@ class Aligner:
         self._strays.clear()
         self._hear(us - now_s * 1e6, now_s)
         number = round((us - self._anchor_us) / self._step_us)
-        for name, value in values.items():
-            self._take(self._channels[name], number, us, value)
+        if number != self._next or not self._passed_on(us, values):
+            for name, value in values.items():
+                self._take(self._channels[name], number, us, value)
         self._closed += self._due(now_s)  # at once: what is late must not depend on how samples are batched
 
     def due(self, now_s: float) -> list[GridRow]:
@@ -156,6 +157,9 @@ class Aligner:
     def _instant_us(self, number: int) -> int:
         return self._anchor_us + round(number * self._step_us)
 
+    def _ready_us(self, instant_us: int) -> int:
+        return round(instant_us - READY * self._step_us)
+
     def _deadline_us(self, number: int) -> float:
         return self._instant_us(number) + self._step_us / 2 + self._wait_us
 
@@ -164,6 +168,19 @@ class Aligner:
             self._strays.clear()
         self._strays.append(us)
         return len(self._strays) >= AGREED
+
+    def _passed_on(self, us: int, values: Mapping[str, float]) -> bool:
+        """Close the next instant with a sample that has all its values, as most have; whether it was one."""
+        channels, instant_us = self._channels, self._instant_us(self._next)
+        if len(values) < len(channels) or us < self._ready_us(instant_us):
+            return False
+        if not all(cells.passes(instant_us, us) for cells in channels.values()):
+            return False
+        found = [cells.pass_on(us, values[name]) for name, cells in channels.items()]
+        self._next += 1
+        begins, self._begins = self._begins, False
+        self._closed.append(GridRow(instant_us, found, begins, self._heard_s))
+        return True
 
     def _take(self, cells: ChannelCells, number: int, us: int, value: float) -> None:
         if cells.knows(us):
@@ -185,7 +202,7 @@ class Aligner:
     def _is_closed(self, number: int, now_us: float) -> bool:
         if now_us >= self._deadline_us(number):
             return True
-        from_us = round(self._instant_us(number) - READY * self._step_us)
+        from_us = self._ready_us(self._instant_us(number))
         channels = self._channels.values()
         return not all(c.slow for c in channels) and all(c.ready(number, from_us) for c in channels)
 

@@ -77,6 +77,8 @@ class ChannelCells:
         self._held: Point | None = None
         self._changed: Point | None = None
         self._times: deque[int] = deque(maxlen=REMEMBERED)
+        self._newest_us = -(2**63)
+        self._plain = policy == "last" and not slow
         self.counts: Counter[str] = Counter(absurd=0, missing=0, held=0, stuck=0, surplus=0)
 
     @property
@@ -92,6 +94,7 @@ class ChannelCells:
         """Take a value for an instant that is open; whether it is older than one that came before."""
         reordered = us < max(self._times, default=us)
         self._times.append(us)
+        self._newest_us = max(self._times)
         point = us, self._limited(value)
         if number not in self._cells:
             self._cells[number] = _Cell()
@@ -99,9 +102,27 @@ class ChannelCells:
         self._cells[number].add(instant_us, point)
         return reordered
 
+    def passes(self, instant_us: int, us: int) -> bool:
+        """Whether a value that is ready for the next instant would be that instant's, whatever comes."""
+        fresh = self._newest_us < us and instant_us - us <= self._max_age_us
+        return fresh and self._plain and not self._numbers
+
+    def pass_on(self, us: int, value: float) -> float:
+        """Take such a value, and close its instant: what ``add`` and ``close`` do, in a fifth of the time."""
+        self._times.append(us)
+        self._newest_us = us
+        value = self._limited(value)
+        self._hold((us, value))
+        if self._stuck:
+            self.counts["stuck"] += 1
+            value = math.nan
+            self.counts["missing"] += 1
+        return value
+
     def hold(self, us: int, value: float) -> bool:
         """Take a value whose instant is closed for the next ones; False: it is older than what they have."""
         self._times.append(us)
+        self._newest_us = max(self._times)
         if self._policy == "interpolate" or (self._held is not None and us <= self._held[0]):
             return False
         self._hold((us, self._limited(value)))

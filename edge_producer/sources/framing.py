@@ -98,6 +98,9 @@ class Framer:
         """Whether rows go on from those before with nothing odd between: most do, and cost a third then."""
         if self._newest is None or not len(us):
             return False
+        if len(us) == 1:  # as live sources give them
+            step = float(us[0]) - self._newest
+            return CROWDED_STEPS * self._step_us <= step <= GAP_STEPS * self._step_us
         steps = np.diff(us, prepend=self._newest)
         return bool(steps.min() >= CROWDED_STEPS * self._step_us and steps.max() <= GAP_STEPS * self._step_us)
 

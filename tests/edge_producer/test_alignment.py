@@ -66,6 +66,19 @@ def test_an_instant_that_lacks_a_channel_waits_as_long_as_declared_and_no_longer
     assert grid.at(0.8).shown == {0: (1, None)}
 
 
+@given(st.lists(st.tuples(TENTHS, st.floats(-3e3, 3e3), st.booleans()), min_size=1, max_size=30))
+def test_a_sample_of_all_channels_is_worth_what_its_values_are_one_by_one(given_samples):
+    whole, split = (Grid(wait_s=0.2, channels={"heat": {"stuck_s": 2 * STEP_S}}) for _ in range(2))
+    for tenth, value, repeats in given_samples:
+        values = {"heat": 1.0 if repeats else value, "load": value}
+        whole.give(tenth / 10, now=8, **values)
+        for name, one in values.items():
+            split.aligner.push(BASE + round(tenth / 10 * STEP), {name: one}, STEP_S * 8, stamped=True)
+        split.at(8)
+    assert whole.end().shown == split.end().shown
+    assert whole.aligner.counts == split.aligner.counts
+
+
 def test_a_slow_channel_keeps_its_value_until_that_is_too_old_and_nobody_waits_for_it():
     grid = Grid(channels={"load": {"max_age_s": 2 * STEP_S}}).give(0, heat=0, load=7)
     for step in range(1, 4):

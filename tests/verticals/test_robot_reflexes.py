@@ -37,7 +37,6 @@ from model_service.training.examine import fault_directions
 from model_service.training.shifts import ReferenceScale
 from model_service.verticals.robot.arm_regression import EXPLAINED, fit_motion
 from model_service.verticals.robot.residual_trainer import ResidualTrainer
-from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
 PROFILE = find_profile("robot")
@@ -178,17 +177,8 @@ def test_a_factory_model_of_a_trainer_can_be_trained_again_and_is_chosen_by_the_
     assert choosing_bank(tmp_path, PROFILE, digest).kinds == tuple(FAULTS)
 
 
-def test_the_demos_robot_is_the_same_robot():
-    given, demo = (find_profile(n).model_dump(mode="json") for n in ("robot", "robot_demo"))
-    for same in ("channels", "features", "model", "simulate", "gates"):
-        assert given[same] == demo[same], same
-    rules = [
-        [(r["action"], r["output"], r["enter"], r["leave"]) for r in p["decision"]["rules"]]
-        for p in (given, demo)
-    ]
-    assert rules[0] == rules[1]
+def test_both_profiles_run_the_shipped_model():
     assert load_bundle(find_profile("robot_demo")).manifest.version == shipped().manifest.version
-    assert isinstance(PROFILE, Profile)
 
 
 @pytest.mark.long

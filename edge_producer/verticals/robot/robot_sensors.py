@@ -7,6 +7,7 @@ motion is integrated, with the drives pressing towards the plan until the cycle 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -236,7 +237,7 @@ def _in_the_way(body: ArmBody, plan: PlannedCycle, k: int, severity: float) -> C
     q, dq = _pair(plan.q[k].tolist()), _pair(plan.dq[k].tolist())
     rows = body.jacobian(q)
     speed = [row[0] * dq[0] + row[1] * dq[1] for row in rows]
-    length = float(np.hypot(*speed)) or 1.0
+    length = math.hypot(*speed) or 1.0
     return Contact(body.tip(q), (speed[0] / length, speed[1] / length), STIFFNESS * severity)
 
 

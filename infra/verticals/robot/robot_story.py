@@ -21,7 +21,7 @@ class RobotStory:
         size: Twenty windows a second of each robot: fleet, broker and cloud share two cores.
     """
 
-    size = DemoSize(devices=8, seconds=200.0)
+    size = DemoSize(devices=8, seconds=260.0)
 
     def __call__(self, sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
         """What happens to the robots of these sites.

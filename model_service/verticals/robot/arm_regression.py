@@ -138,7 +138,8 @@ def rough_terms(speed: Array) -> Array:
 def _least_squares(terms: Array, given: Array) -> Array:
     squares = terms.T @ terms
     ridge = RIDGE * np.diag(np.maximum(np.diag(squares), RIDGE))
-    return rounded(np.linalg.solve(squares + ridge, terms.T @ given), DIGITS)
+    solved: Array = np.linalg.solve(squares + ridge, terms.T @ given).astype(np.float64)
+    return rounded(solved, DIGITS)
 
 
 def _columns(features: Array, names: Sequence[str], wanted: Sequence[str]) -> Array:

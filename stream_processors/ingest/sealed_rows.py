@@ -137,13 +137,17 @@ class RowReader:
             alike = _begin_with(block, metadata)
             if layout is not None and alike.any():
                 yield _Group(layout, block, places).only(alike)
-                block, places = (block[~alike], places[~alike]) if not alike.all() else (block[:0], places[:0])
+                block, places = (
+                    (block[~alike], places[~alike]) if not alike.all() else (block[:0], places[:0])
+                )
         for _ in range(NEW_OF_ONE_SIZE):
             if not len(block):
                 return
             metadata = _metadata_of(block[0])
             alike = _begin_with(block, metadata) if metadata else np.arange(len(block)) == 0
-            layout = self._learnt(metadata, [messages[p] for p in places[alike].tolist()]) if metadata else None
+            layout = (
+                self._learnt(metadata, [messages[p] for p in places[alike].tolist()]) if metadata else None
+            )
             if layout is not None and layout.size == size:
                 yield _Group(layout, block, places).only(alike)
             block, places = block[~alike], places[~alike]
@@ -205,14 +209,10 @@ class RowReader:
             yield from self._together([g.only(np.isin(g.places, right)) for g in groups])
             return
         starts = np.cumsum(joining.counts) - joining.counts
-        for place, start, n in zip(
-            places.tolist(), starts.tolist(), joining.counts.tolist(), strict=True
-        ):
+        for place, start, n in zip(places.tolist(), starts.tolist(), joining.counts.tolist(), strict=True):
             yield place, RowSpan(table, start, n)
 
-    def _joined(
-        self, groups: Sequence[_Group], places: NDArray[np.int64]
-    ) -> tuple[Joining, pa.Table | None]:
+    def _joined(self, groups: Sequence[_Group], places: NDArray[np.int64]) -> tuple[Joining, pa.Table | None]:
         """One table of all rows; None: some messages are not what their metadata says.
 
         A column that may not be null has no nulls: a layout is learnt from a sound message, and each message

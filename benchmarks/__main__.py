@@ -17,6 +17,7 @@ from benchmarks import (
     growth,
     ingest,
     latency,
+    message_path,
     message_size,
     recording_replay,
     results,
@@ -34,6 +35,7 @@ SCENARIOS: dict[str, Callable[..., list[Measured]]] = {
     "actuator": actuator.run,
     "footprint": footprint.run,
     "ingest": ingest.run,
+    "path": message_path.run,
     "flood": flood.run,
     "lake": device_hour.run,
     "latency": latency.run,
@@ -49,6 +51,7 @@ BY_NAME = ("growth", "peers")
 
 PARTS: dict[str, Callable[[Stage, tuple[str, ...]], list[Measured]]] = {
     "ingest": ingest.run,
+    "path": message_path.run,
     "flood": flood.run,
     "growth": growth.run,
     "peers": beside.run,

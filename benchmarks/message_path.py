@@ -153,7 +153,9 @@ def _measured(on: Stage, name: str) -> tuple[Workload, list[Spent]]:
                   for n in range(on.effort.runs)]  # fmt: skip
 
 
-def _round(folder: Path, load: Workload, fetches: Mapping[int, Sequence[bytes]], beside: Reference) -> Spent:
+def _round(
+    folder: Path, load: Workload, fetches: Mapping[int, Sequence[tuple[bytes, str]]], beside: Reference
+) -> Spent:
     """The whole way once, in a new lake; the reference runs before and behind it."""
     checkpoint = _checkpoint(folder, load)
     settings = StreamSettings(lake_root=folder)

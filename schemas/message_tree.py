@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from schemas.errors import SignatureError
 
 MOST_LEAVES = 1024
+_MOST_NODES = 2048
 _HEAD = struct.Struct(">HH")
 _HASH_BYTES = hashlib.sha256().digest_size
 _LEAF, _NODE = b"\x00", b"\x01"
@@ -71,6 +73,7 @@ def root_of(leaf: bytes, path: bytes) -> bytes:
     return found
 
 
+@lru_cache(maxsize=_MOST_NODES)  # messages of one tree come together, and share most of their ways
 def _node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(_NODE + left + right).digest()
 

@@ -1,8 +1,8 @@
 """One column of many Arrow record batches, joined from the pieces of their bytes. Pure.
 
-Batches that lie alike (equal metadata, equal size) are the rows of one matrix of bytes, so a piece of all of
-them is a column of it: one copy, however many they are. Nothing in the pieces is trusted: offsets of texts and
-lists and counts of nulls are compared with what the metadata of each batch states, as Arrow does for one
+Batches that lie alike (equal metadata, equal size) are the rows of one matrix of bytes, so a piece of all
+of them is a column of it: one copy, however many they are. Nothing in the pieces is trusted: offsets of texts
+and lists and counts of nulls are compared with what the metadata of each batch states, as Arrow does for one
 batch. What is left to Arrow is validity of the joined column, such as that texts are UTF-8.
 """
 

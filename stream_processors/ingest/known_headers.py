@@ -139,7 +139,7 @@ def repeated_of(message: RawMessage, envelope: Envelope) -> Learnt | None:
 
 
 def _fields(message: RawMessage) -> tuple[Any, ...] | None:
-    """Values of the headers in the order of ``_WITH_BOTH``, None for what is not there; None: another shape."""
+    """Values of the headers in the order of ``_WITH_BOTH``, None where there is none; None: another shape."""
     headers = message.headers
     if not len(_NAMES) <= len(headers) <= len(_WITH_BOTH):
         return None

@@ -105,7 +105,8 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
         if infinite is not None:
             verdicts.refuse(infinite, f"{name} is infinite")
     for name in ("score", *(n for n in profile.model.output_columns if n in columns)):
-        score = columns[name].fill_null(0.0).to_numpy()
+        score = columns[name].fill_null(0.0) if columns[name].null_count else columns[name]
+        score = score.to_numpy()
         verdicts.refuse((score < 0) | (score > 1), f"{name} is outside [0, 1]")
     if CALIBRATION_COLUMN.name in columns:
         named = pc.match_substring_regex(columns[CALIBRATION_COLUMN.name], _REVISION).fill_null(True)
@@ -204,17 +205,25 @@ def _check_policy(columns: dict[str, pa.ChunkedArray], profile: Profile, verdict
     context = (reasons & CONTEXT) != 0
     # What the filter gave the row; thinning has halved it a whole number of times since, down to the floor.
     pi = np.where(reasons & RULES, 1.0, sample_p)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        halvings = -np.log2(q / pi)
-        whole = np.abs(halvings - np.round(halvings)) < _TINY
-        floor = -np.log2(policy.thinning_floor) + _TINY
-        rate_ok = (sample_p >= policy.p_min - _TINY) & (sample_p <= policy.p + _TINY)
-        allowed = (q > 0) & (q <= 1) & whole & (halvings >= -_TINY) & (halvings <= floor)
+    rate_ok = (sample_p >= policy.p_min - _TINY) & (sample_p <= policy.p + _TINY)
+    allowed = (q > 0) & (q <= 1)
+    thinned = np.flatnonzero(q != pi)  # of the others nothing was halved; where q is missing it is none
+    if len(thinned):
+        allowed[thinned] &= _halved(q[thinned], pi[thinned], policy.thinning_floor)
     verdicts.refuse(~rate_ok, "sample_p is not one the policy allows")
     strange = context & (stated | ((reasons & _SELECTED) != 0))
     verdicts.refuse(strange, "context that a rule or the sample selected")
     wrong = ~context & ~allowed
     verdicts.refuse(wrong, "inclusion_probability is not one the policy allows")
+
+
+def _halved(q: np.ndarray, pi: np.ndarray, floor: float) -> np.ndarray:
+    """Whether a probability was halved a whole number of times, down to the floor at most."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        halvings = -np.log2(q / pi)
+        whole = np.abs(halvings - np.round(halvings)) < _TINY
+        halved: np.ndarray = whole & (halvings >= -_TINY) & (halvings <= -np.log2(floor) + _TINY)
+    return halved
 
 
 def _plausible_time(columns: dict[str, pa.ChunkedArray], profile: Profile) -> dict[str, pa.Array]:

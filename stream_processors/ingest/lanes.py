@@ -73,9 +73,12 @@ class Lanes:
         """Add a number that ``check`` allows; returns by how much the lane's gap has grown."""
         self._use(envelope.producer, envelope.spool_id, timestamp_ms // DAY_MS)
         marks = self.marks(envelope)
+        self._touched[envelope.producer, envelope.spool_id, envelope.lane] = marks
+        if envelope.msg_no == marks.mark and not marks.above:  # in order: no gap grows or heals
+            marks.add(envelope.msg_no, envelope.digest)
+            return 0
         before = marks.gap
         marks.add(envelope.msg_no, envelope.digest)
-        self._touched[envelope.producer, envelope.spool_id, envelope.lane] = marks
         return marks.gap - before
 
     def changes(self) -> Mapping[str, Any]:

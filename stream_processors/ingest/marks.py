@@ -59,6 +59,8 @@ class LaneMarks:
             return NumberStatus.NEW
         if msg_no >= self.highest + LARGEST_JUMP:
             return NumberStatus.BEYOND
+        if msg_no > self.mark and not self.above:
+            return NumberStatus.NEW
         if msg_no >= self.mark:
             return NumberStatus.KNOWN if _holds(self.above, msg_no) else NumberStatus.NEW
         return NumberStatus.CLOSED if self.closed and _holds(self.closed, msg_no) else NumberStatus.KNOWN

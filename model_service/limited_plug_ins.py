@@ -69,9 +69,12 @@ class LimitedPlugIns:
             PlugInEndedError: It took too much memory, CPU or time, or ended its process.
             DatasetError: It is not installed, raised, or answered with something else.
         """
-        child = self._started()
         try:
             request = pickle.dumps((group, name, what, gives, given))
+        except (pickle.PicklingError, TypeError, AttributeError) as exc:
+            raise DatasetError(f"its arguments cannot be sent to its process: {exc}") from exc
+        child = self._started()
+        try:
             write_message(cast("BinaryIO", child.stdin), request)
             answer = json.loads(self._answer(child))
         except (OSError, EOFError) as exc:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-
 from feature_store.current_profiles import current_profiles
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
@@ -13,6 +11,7 @@ from model_service.gates.gate import KEYS
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.gates.verdict_store import mark_refused, mark_signed, replace_verdicts, start_judging
 from model_service.in_turn import each_in_turn
+from model_service.limited_plug_ins import LimitedPlugIns
 from model_service.registry import candidates
 from model_service.registry.bundle_store import config_of
 from model_service.registry.candidates import UNJUDGED, Candidate
@@ -24,7 +23,7 @@ from model_service.training.config_building import (
     computed_bundle,
     config_inputs,
 )
-from model_service.training.config_interface import GATES, ConfigGateResult, ConfigInputs, installed
+from model_service.training.config_interface import GATES, ConfigGateResult, ConfigInputs
 from model_service.trust.ceremony import open_repository
 from model_service.trust.keys import load_online_key
 from model_service.trust.model_targets import countersign_model
@@ -33,7 +32,6 @@ from schemas.config_manifest import ConfigBundle
 from schemas.config_spec import ConfigSpec
 from schemas.errors import DatasetError, RejectedError, TrustError
 from schemas.instants import utc_now
-from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +110,10 @@ class GateOfConfigs:
         plan = as_known(ConfigPlan.of(manifest, candidate.major), cut.id, cut.created)
         before = self._before(manifest.lineage.champion, plan.group)
         verdicts = [judge_schema(bundle, spec), judge_in_time(bundle)]
-        with config_inputs(self._settings.lake_root, profile, spec, plan, before) as inputs:
-            verdicts.append(judge_rebuilt(bundle, inputs, plan))
-            verdicts += [judge_by_plug_in(name, bundle, inputs, profile) for name in spec.gates]
+        opened = config_inputs(self._settings.lake_root, profile, spec, plan, before)
+        with opened as inputs, LimitedPlugIns() as plug_ins:
+            verdicts.append(judge_rebuilt(bundle, inputs, plan, plug_ins))
+            verdicts += [judge_by_plug_in(name, bundle, inputs, plug_ins) for name in spec.gates]
         return bundle, tuple(verdicts)
 
     def _before(self, version: str, group: str) -> dict[str, object]:
@@ -147,10 +146,12 @@ def judge_in_time(bundle: ConfigBundle) -> GateVerdict:
     return GateVerdict(IN_TIME, early >= 0, early, 0.0, detail={"says": says, "ahead_s": ahead_s})
 
 
-def judge_rebuilt(bundle: ConfigBundle, inputs: ConfigInputs, plan: ConfigPlan) -> GateVerdict:
+def judge_rebuilt(
+    bundle: ConfigBundle, inputs: ConfigInputs, plan: ConfigPlan, plug_ins: LimitedPlugIns
+) -> GateVerdict:
     """The gate's own computation, from the same cut, gives the same bytes."""
     try:
-        again = computed_bundle(inputs, plan)
+        again = computed_bundle(inputs, plan, plug_ins)
     except RejectedError as exc:
         return not_shown(REBUILT, f"computed again, it fails: {exc}")
     wrong = sorted(name for name, data in bundle.files.items() if again.files.get(name) != data)
@@ -158,12 +159,16 @@ def judge_rebuilt(bundle: ConfigBundle, inputs: ConfigInputs, plan: ConfigPlan) 
     return GateVerdict(REBUILT, not wrong, float(len(wrong)), 0.0, detail={"says": says})
 
 
-def judge_by_plug_in(name: str, bundle: ConfigBundle, inputs: ConfigInputs, profile: Profile) -> GateVerdict:
-    """A gate of the profile's; whatever it raises is a refusal with its text."""
+def judge_by_plug_in(
+    name: str, bundle: ConfigBundle, inputs: ConfigInputs, plug_ins: LimitedPlugIns
+) -> GateVerdict:
+    """A gate of the profile's; what it raises, or takes beyond its bounds, is a refusal with its text."""
+    what, values = f"profile {inputs.profile.name}", dict(bundle.values)
     try:
-        gate: Callable[..., ConfigGateResult] = installed(GATES, name, f"profile {profile.name}")
-        found = gate(inputs, bundle.values)
+        found = ConfigGateResult(**plug_ins.call(GATES, name, what, ConfigGateResult, inputs, values))
         detail = {**found.detail, "says": found.text}
         return GateVerdict(name, bool(found.passed), found.value, found.bound, found.low, found.high, detail)
-    except Exception as exc:  # noqa: BLE001  (a user's code: the candidate has to show that it is good)
+    except DatasetError as exc:
+        return not_shown(name, str(exc))
+    except Exception as exc:  # noqa: BLE001  (a user's numbers: the candidate has to show that it is good)
         return not_shown(name, f"{type(exc).__name__}: {exc}")

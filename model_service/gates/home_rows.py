@@ -17,6 +17,7 @@ from model_service.detectors.healthy_reference import HealthyReference
 from model_service.gates.holdout import HoldoutRows
 from model_service.models.adapt import AdaptableModel
 from model_service.models.mahalanobis import logarithms
+from model_service.training.movement import SMALLEST
 
 Array = NDArray[np.float64]
 Reference = AdaptableModel | HealthyReference
@@ -55,6 +56,8 @@ def values(reference: Reference, z: Array) -> Array:
 def group_shifts(rows: HoldoutRows, z: Array) -> list[GroupShift]:
     """One group, or, where these lie apart, the devices that moved and then the rest; devices count alike.
 
+    A mean shift too small to matter is one of chance, along which chance alone would tell devices apart.
+
     Args:
         rows: Of a holdout; at least one.
         z: Their positions, shape (n, F).
@@ -64,7 +67,7 @@ def group_shifts(rows: HoldoutRows, z: Array) -> list[GroupShift]:
     means = np.stack([np.bincount(device, rows.weights * column) / mass for column in z.T], axis=1)
     mean = means.mean(axis=0)
     everyone = GroupShift(np.ones(len(z), dtype=bool), mean)
-    if len(names) < 2 or not mean.any():
+    if len(names) < 2 or np.abs(mean).max() < SMALLEST:
         return [everyone]
     along = means @ mean / float(mean @ mean)
     moved = along >= MOVED

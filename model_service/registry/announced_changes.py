@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, insert, inspect, select, update
 
 from model_service.registry.registry_tables import announced_changes, certificates
 
@@ -43,7 +43,9 @@ def in_force(connection: Connection, profile: str) -> list[StoredAnnouncement]:
 
 
 def every_announcement(connection: Connection) -> list[StoredAnnouncement]:
-    """All of them, the newest first."""
+    """All of them, the newest first; none in a registry of an earlier release that nobody migrated yet."""
+    if not inspect(connection).has_table(announced_changes.name):
+        return []
     return _read(connection, select(*_COLUMNS).order_by(announced_changes.c.announced_at.desc()))
 
 

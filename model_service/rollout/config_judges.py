@@ -21,24 +21,32 @@ import pyarrow as pa
 
 import feature_store
 from feature_store import duck
-from model_service.rollout.config_evidence import JUDGES, ConfigEvidence, ConfigFinding, ConfigJudge
-from model_service.rollout.guard_statistics import student_quantile
+from model_service.limited_plug_ins import LimitedPlugIns, PlugInEndedError, PlugInLimits
+from model_service.rollout.config_evidence import JUDGES, ConfigEvidence, ConfigFinding
+from model_service.rollout.config_spans import (
+    FEWEST,
+    HISTORY,
+    SHOWN_P,
+    Rise,
+    Span,
+    earlier_days,
+    just_before,
+    last_look,
+    spans,
+)
 from model_service.rollout.observed import Observed
 from model_service.rollout.rollout_record import RolloutRecord
 from schemas.errors import DatasetError, QueryError
 from schemas.manifest import SCORE_EDGES
-from schemas.plug_ins import load_plug_in
 from schemas.profile import Profile
 
-HISTORY = timedelta(days=7)
-"""How far before the switch a judge sees."""
 FRESH_S = 10.0
 MIN_WINDOWS = 10
 """A unit with fewer windows in a span is left out of it."""
-FEWEST, MOST = 3, 7
-"""Earlier spans that a comparison needs, and takes at most."""
-HARM_P, SHOWN_P = 0.001, 0.05
-"""One-sided levels: of a rise that aborts, asked at every look; and of one that is ruled out, asked once."""
+JUDGE_LIMITS = PlugInLimits(memory_mb=2048, cpu_s=60, wall_s=60.0)
+"""What a judge of a user's may take: engine and guard wait for it."""
+BROKEN_S = 300.0
+"""Pause before a judge is asked again whose process ended without an answer."""
 MOST_MISSING = 0.5
 """Share of a unit's windows that may be missing more than before the switch."""
 
@@ -50,11 +58,14 @@ class LakeJudges:
     Args:
         lake_root: The lake's folder.
         monotonic: Seconds; measures how old a kept answer is.
+        plug_ins: Run the judges of installed packages.
     """
 
     lake_root: Path
     monotonic: Callable[[], float] = time.monotonic
+    plug_ins: LimitedPlugIns = field(default_factory=lambda: LimitedPlugIns(JUDGE_LIMITS))
     _kept: dict[tuple[str, int], tuple[float, ConfigFinding]] = field(default_factory=dict)
+    _broken_until: float = -math.inf
 
     def with_finding(
         self, record: RolloutRecord, observed: Observed, profile: Profile | None, now: float
@@ -109,11 +120,25 @@ class LakeJudges:
                 looks=max(record.looks, 1),
                 alarms=partial(self._alarms, tuple(observed.members), switched - HISTORY),
             )
-            return _judge_of(spec.judge, profile)(evidence)
+            return self._asked(spec.judge, evidence)
         except QueryError as exc:
             return ConfigFinding(open=f"the lake cannot be read: {exc}")
-        except Exception as exc:  # noqa: BLE001  (a user's code: what it cannot judge is open)
+        except PlugInEndedError as exc:
+            self._broken_until = self.monotonic() + BROKEN_S
+            return ConfigFinding(open=f"judge {spec.judge}: {exc}")
+        except DatasetError as exc:
+            return ConfigFinding(open=f"judge {spec.judge}: {exc}")
+        except Exception as exc:  # noqa: BLE001  (a user's numbers: what it cannot judge is open)
             return ConfigFinding(open=f"judge {spec.judge or 'built in'}: {type(exc).__name__}: {exc}")
+
+    def _asked(self, name: str, evidence: ConfigEvidence) -> ConfigFinding:
+        """What the judge finds: the profile's in its own process, else the built-in one."""
+        if not name:
+            return alarms_and_windows(evidence)
+        if self.monotonic() < self._broken_until:
+            return ConfigFinding(open=f"judge {name}: ended without an answer; asked again within minutes")
+        what = f"profile {evidence.profile.name}"
+        return ConfigFinding(**self.plug_ins.call(JUDGES, name, what, ConfigFinding, evidence))
 
     def _summaries(self, devices: Iterable[str], since: datetime) -> pa.Table:
         named = ", ".join(duck.text(d) for d in devices) or "''"
@@ -141,33 +166,6 @@ def _newest_phase(record: RolloutRecord, observed: Observed) -> tuple[int, float
         if published is not None:
             return phase, published
     return 0, None
-
-
-def _judge_of(name: str, profile: Profile) -> ConfigJudge:
-    if not name:
-        return alarms_and_windows
-    found: ConfigJudge = load_plug_in(
-        JUDGES,
-        name,
-        f"entry point of {JUDGES}",
-        DatasetError,
-        lambda there: (
-            f"profile {profile.name} names '{name}' of {JUDGES}, which is not installed here "
-            f"(there: {there}): install its package where the model service runs"
-        ),
-    )
-    return found
-
-
-class Span(NamedTuple):
-    """A stretch of event time, UTC; the end is not in it."""
-
-    start: datetime
-    end: datetime
-
-    def back(self, by: timedelta) -> Span:
-        """The same, so much earlier."""
-        return Span(self.start - by, self.end - by)
 
 
 class UnitCounts(NamedTuple):
@@ -205,37 +203,28 @@ def alarms_and_windows(evidence: ConfigEvidence) -> ConfigFinding:
     ]
     period = timedelta(seconds=evidence.profile.summaries.period_s)
     newest = max((r["period_start"] for r in rows), default=evidence.switched_at) + period
-    since, earlier = spans(evidence.switched_at, newest, period)
+    since, _ = spans(evidence.switched_at, newest, period)
     first = bisect_left(SCORE_EDGES, enter) + 1
-    after = _counts(evidence, rows, since, first)
-    before = [_counts(evidence, rows, span, first) for span in earlier]
-    if sum(any(c.windows >= MIN_WINDOWS for c in span.values()) for span in before) < FEWEST:
-        nearer = just_before(evidence.switched_at, since)
-        before = [_counts(evidence, rows, span, first) for span in nearer]
+    after, before = _compared(evidence, rows, since, first)
     if missing := _missing(evidence, since, after, before):
         return ConfigFinding(harm=missing, units=len(evidence.treated))
+    look = last_look(evidence.switched_at, newest, period)
+    if look is not None:
+        seen = _compared(evidence, rows, look.span, first)
+        if (harm := _harmed(evidence, *seen, look.level(evidence.looks))) is not None:
+            return harm
     return _judged(evidence, after, before)
 
 
-def spans(switched_at: datetime, newest: datetime, period: timedelta) -> tuple[Span, list[Span]]:
-    """The span since the switch, a day at most, and those that it is compared with.
-
-    >>> noon, minute = datetime(2026, 5, 4, 12, tzinfo=UTC), timedelta(minutes=1)
-    >>> since, earlier = spans(noon, noon + 10 * minute, minute)
-    >>> (since.end - since.start) // minute, [str(noon - e.start) for e in earlier][:2]
-    (10, ['1 day, 0:00:00', '2 days, 0:00:00'])
-    """
-    day = timedelta(days=1)
-    length = max(min(newest - switched_at, day), period)
-    since = Span(max(switched_at, newest - length), max(newest, switched_at + period))
-    days = [since.back(k * day) for k in range(1, 2 * MOST)]
-    return since, [s for s in days if s.end <= switched_at and s.start >= switched_at - HISTORY][:MOST]
-
-
-def just_before(switched_at: datetime, since: Span) -> list[Span]:
-    """Spans of the same length that end with the switch, one before the other."""
-    length = since.end - since.start
-    return [Span(switched_at - k * length, switched_at - (k - 1) * length) for k in range(1, MOST + 1)]
+def _compared(
+    evidence: ConfigEvidence, rows: list[dict[str, Any]], since: Span, first: int
+) -> tuple[dict[str, UnitCounts], list[dict[str, UnitCounts]]]:
+    """Counts of a span after the switch, and of those before it that it is compared with."""
+    before = [_counts(evidence, rows, span, first) for span in earlier_days(evidence.switched_at, since)]
+    if sum(any(c.windows >= MIN_WINDOWS for c in span.values()) for span in before) < FEWEST:
+        nearer = just_before(evidence.switched_at, since)
+        before = [_counts(evidence, rows, span, first) for span in nearer]
+    return _counts(evidence, rows, since, first), before
 
 
 def _counts(
@@ -254,52 +243,51 @@ def _counts(
     return found
 
 
+def _harmed(
+    evidence: ConfigEvidence,
+    after: dict[str, UnitCounts],
+    before: Sequence[dict[str, UnitCounts]],
+    level: float,
+) -> ConfigFinding | None:
+    """The harm that a look shows at its level, half of it for all units and half for each; None: none."""
+    bound, treated = evidence.settings.max_alarm_gain, sorted(evidence.treated)
+    whole = _rise(treated, evidence.held, after, before)
+    if whole is None:
+        return None
+    each = {u: found for u in treated if (found := _rise([u], evidence.held, after, before)) is not None}
+    worse = [u for u, found in each.items() if found.least(level / 2 / max(len(each), 1)) > bound]
+    if not worse and whole.least(level / 2) <= bound:
+        return None
+    at = f" at {', '.join(worse[:5])}" if worse else ""
+    numbers = _numbers(whole, bound, each)
+    about = _about(evidence, whole, bound)
+    return ConfigFinding(harm=f"more alarms{at}: {about}", units=len(treated), numbers=numbers)
+
+
 def _judged(
     evidence: ConfigEvidence, after: dict[str, UnitCounts], before: Sequence[dict[str, UnitCounts]]
 ) -> ConfigFinding:
+    """Whether a rise is ruled out by what there is now."""
     bound, treated = evidence.settings.max_alarm_gain, sorted(evidence.treated)
     whole = _rise(treated, evidence.held, after, before)
     if whole is None:
         return ConfigFinding(open=f"fewer than {FEWEST} spans to compare with, or too few windows in them")
     each = {u: found for u in treated if (found := _rise([u], evidence.held, after, before)) is not None}
-    level = HARM_P / 2
-    numbers: dict[str, object] = {
-        "rise": whole.value,
-        "high": whole.end(SHOWN_P),
-        "bound": bound,
-        "units": {unit: found.value for unit, found in each.items()},
-    }
-    worse = [u for u, found in each.items() if found.least(level / max(len(each), 1)) > bound]
-    about = (
-        f"alarms {whole.value:+.1%} of windows against {whole.spans} earlier spans"
-        f"{' and held-out units' if evidence.held else ''}; allowed {bound:+.1%}"
-    )
-    if worse or whole.least(level) > bound:
-        at = f" at {', '.join(worse[:5])}" if worse else ""
-        return ConfigFinding(harm=f"more alarms{at}: {about}", units=len(treated), numbers=numbers)
+    about, numbers = _about(evidence, whole, bound), _numbers(whole, bound, each)
     is_shown = whole.end(SHOWN_P / evidence.looks) <= bound
     return ConfigFinding(open="" if is_shown else about, text=about, units=len(treated), numbers=numbers)
 
 
-class Rise(NamedTuple):
-    """How far a span lies above earlier ones.
+def _about(evidence: ConfigEvidence, whole: Rise, bound: float) -> str:
+    return (
+        f"alarms {whole.value:+.1%} of windows against {whole.spans} earlier spans"
+        f"{' and held-out units' if evidence.held else ''}; allowed {bound:+.1%}"
+    )
 
-    Attributes:
-        error: Standard error of the difference, between spans.
-        spans: Number of earlier ones.
-    """
 
-    value: float
-    error: float
-    spans: int
-
-    def end(self, p: float) -> float:
-        """Upper end of the one-sided interval of level p."""
-        return self.value + student_quantile(1 - p, self.spans - 1) * self.error
-
-    def least(self, p: float) -> float:
-        """Lower end of it."""
-        return self.value - student_quantile(1 - p, self.spans - 1) * self.error
+def _numbers(whole: Rise, bound: float, each: Mapping[str, Rise]) -> dict[str, object]:
+    units = {unit: found.value for unit, found in each.items()}
+    return {"rise": whole.value, "high": whole.end(SHOWN_P), "bound": bound, "units": units}
 
 
 def _rise(

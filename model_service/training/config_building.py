@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from feature_store import connect, duck
-from model_service.training.config_interface import TRAINERS, ComputedConfig, ConfigInputs, installed
+from model_service.limited_plug_ins import LimitedPlugIns
+from model_service.training.config_interface import TRAINERS, ComputedConfig, ConfigInputs
 from model_service.training.datasets import newest_row
 from model_service.training.lineage import code_version
 from schemas.config_manifest import ConfigBundle, ConfigLineage, ConfigManifest
@@ -70,6 +71,25 @@ def group_devices(connection: duck.Connection, profile: str, group: str) -> dict
     return dict(connection.execute(query).fetchall())
 
 
+@dataclass(frozen=True)
+class CutQuery:
+    """Rows of a table in a pinned cut, read when it is called, in whatever process that is.
+
+    Attributes:
+        table: Whose files are checked first.
+    """
+
+    lake_root: Path
+    pin: str
+    table: str
+    query: str
+
+    def __call__(self) -> pa.Table:
+        """The rows."""
+        with closing(connect(self.lake_root, self.pin, verify=(self.table,))) as connection:
+            return duck.query(connection, self.query)
+
+
 @contextmanager
 def config_inputs(
     lake_root: Path, profile: Profile, spec: ConfigSpec, plan: ConfigPlan, before: Mapping[str, Any]
@@ -98,17 +118,22 @@ def config_inputs(
         since = newest - timedelta(seconds=spec.window_s)
         named = ", ".join(duck.text(d) for d in devices)
 
-        def rows() -> pa.Table:
-            query = f"""SELECT * FROM {duck.name(table)} WHERE NOT time_suspect AND device_id IN ({named})
+        rows = CutQuery(
+            lake_root,
+            plan.pin,
+            table,
+            f"""SELECT * FROM {duck.name(table)} WHERE NOT time_suspect AND device_id IN ({named})
                 AND event_time BETWEEN {_instant(since)} AND {_instant(newest)}
-                ORDER BY device_id, event_time, boot_id, seq"""  # noqa: S608  (quoted)
-            return duck.query(connection, query)
-
-        def summaries() -> pa.Table:
-            query = f"""SELECT * FROM summaries WHERE device_id IN ({named})
+                ORDER BY device_id, event_time, boot_id, seq""",  # noqa: S608  (quoted)
+        )
+        summaries = CutQuery(
+            lake_root,
+            plan.pin,
+            SUMMARIES.name,
+            f"""SELECT * FROM summaries WHERE device_id IN ({named})
                 AND period_start BETWEEN {_instant(since)} AND {_instant(newest)}
-                ORDER BY device_id, period_start, feature, boot_id, model_version, part"""  # noqa: S608
-            return duck.query(connection, query)
+                ORDER BY device_id, period_start, feature, boot_id, model_version, part""",  # noqa: S608
+        )
 
         yield ConfigInputs(
             profile=profile,
@@ -125,23 +150,21 @@ def config_inputs(
         )
 
 
-def computed_bundle(inputs: ConfigInputs, plan: ConfigPlan) -> ConfigBundle:
+def computed_bundle(inputs: ConfigInputs, plan: ConfigPlan, plug_ins: LimitedPlugIns) -> ConfigBundle:
     """The bundle that the profile's trainer computes; a repetition gives the same bytes.
 
     Raises:
-        DatasetError: The trainer is not installed, raises, or gives something else than parameters.
+        DatasetError: The trainer is not installed, raises, takes more than it may, or gives something else
+            than parameters.
         BundleError: Its parameters are not as the profile's schema says.
     """
     spec, profile = inputs.spec, inputs.profile
-    trainer = installed(TRAINERS, spec.trainer, f"profile {profile.name}")
     try:
-        found = trainer(inputs)
-    except Exception as exc:
-        raise DatasetError(f"config trainer {spec.trainer}: {type(exc).__name__}: {exc}") from exc
-    if not isinstance(found, ComputedConfig):
-        raise DatasetError(
-            f"config trainer {spec.trainer}: it gave {type(found).__name__}, no ComputedConfig"
-        )
+        given = plug_ins.call(TRAINERS, spec.trainer, f"profile {profile.name}", ComputedConfig, inputs)
+    except DatasetError as exc:
+        raise DatasetError(f"config trainer {spec.trainer}: {exc}") from exc
+    at = given["valid_from"]
+    found = ComputedConfig(given["parameters"], None if at is None else datetime.fromisoformat(at))
     manifest = ConfigManifest(
         name=spec.family,
         version=f"{spec.family}-0.00000000",

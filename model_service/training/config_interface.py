@@ -1,6 +1,7 @@
 """What a user's code for configurations gets and gives: entry points ``edgeloop.configs``, ``.config_gates``.
 
-A trainer is a function from ``ConfigInputs`` to ``ComputedConfig``. It must depend on its inputs alone, draws
+They run in a child process with bounds of memory, CPU and time (``limited_plug_ins``), so what they take and
+give is pickled, or JSON. A trainer is a function from ``ConfigInputs`` to ``ComputedConfig``. It must depend on its inputs alone, draws
 included (``inputs.seed``): the gate calls it again, and other parameters are refused.
 """
 
@@ -14,8 +15,6 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.config_spec import ConfigSpec
-from schemas.errors import DatasetError
-from schemas.plug_ins import load_plug_in
 from schemas.profile import Profile
 
 TRAINERS, GATES = "edgeloop.configs", "edgeloop.config_gates"
@@ -98,26 +97,3 @@ class ConfigGateResult:
 ConfigGate = Callable[[ConfigInputs, Mapping[str, Any]], ConfigGateResult]
 """From the inputs of the computation and the parameters to a finding."""
 
-
-def installed(group: str, name: str, what: str) -> Callable[..., Any]:
-    """The function behind an entry point.
-
-    Args:
-        group: Of entry points.
-        name: Of the entry point.
-        what: For messages, such as "profile pump".
-
-    Raises:
-        DatasetError: It is not installed here, or cannot be loaded; the message says what to do.
-    """
-    loaded: Callable[..., Any] = load_plug_in(
-        group,
-        name,
-        f"entry point of {group}",
-        DatasetError,
-        lambda there: (
-            f"{what} names '{name}' of {group}, which is not installed here (there: {there}): install its "
-            "package where the model service runs, or take the key out of the profile"
-        ),
-    )
-    return loaded

@@ -20,6 +20,7 @@ from feature_store.cut import Cut
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from model_service.in_turn import each_in_turn
+from model_service.limited_plug_ins import LimitedPlugIns
 from model_service.registry import candidates
 from model_service.registry.bundle_store import config_of, store_bytes
 from model_service.registry.candidates import UNPUBLISHED, Candidate, CandidateState, candidate_of
@@ -162,8 +163,9 @@ class ConfigScheduler:
         if plan.pin not in self._cuts.pins():
             self._cuts.pin(plan.pin, plan.cut)
         before = self._values(made, plan.champion)
-        with config_inputs(self._lake.root, due.profile, due.spec, plan, before) as inputs:
-            bundle = computed_bundle(inputs, plan)
+        opened = config_inputs(self._lake.root, due.profile, due.spec, plan, before)
+        with opened as inputs, LimitedPlugIns() as plug_ins:
+            bundle = computed_bundle(inputs, plan, plug_ins)
         newest = next((c for c in reversed(made) if c.state is not CandidateState.REFUSED), None)
         if newest is not None and same_parameters(bundle, self._values(made, newest.version)):
             self._end(due, plan, now, NOTHING_NEW)

@@ -25,7 +25,6 @@ from model_service.registry.registry_tables import candidates, devices, gate_ver
 from model_service.rollout import rollout_store
 from model_service.rollout.rollout_record import ENDED
 from model_service.training.config_building import ConfigPlan
-from model_service.training.config_interface import ComputedConfig
 from model_service.training.config_scheduler import NOTHING_NEW, ConfigScheduler, request, stored_plan
 from model_service.training.proposing import Proposer
 from model_service.training.run_store import read_mark, write_mark
@@ -35,7 +34,7 @@ from tests.edge_producer.config_cloud import PLAN, PLANNED, SPEC, ConfigCloud
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings
 from tests.feature_store.fleets import SECOND, land, machine_lake, telemetry
 from tests.feature_store.lakes import T0
-from tests.simulators.config_plug_ins import install_plug_ins
+from tests.simulators.config_plug_ins import install_plug_ins, rewrite
 
 SITES = {"m-1": "north", "m-2": "north", "m-3": "south"}
 ROLLOUT = PLANNED.rollout.model_copy(
@@ -201,7 +200,7 @@ def test_a_harm_that_the_judge_finds_takes_every_site_back_and_the_model_stays(l
     line.sense(25.0)
     second = line.made()
     assert second["champion"] == first["version"]
-    plug_in.HARM = "delay at the first corridor rose"
+    plug_in.HARM.write_text("delay at the first corridor rose")
     models_before = {a.switch.models.active for a in fleet.updater.agents.values()}
     record = rolled_out(line, fleet, 2)
     assert (record.state, record.ended_because) == ("rolled_back", "delay at the first corridor rose")
@@ -275,7 +274,7 @@ def test_a_gate_of_the_profile_refuses_with_its_words_and_so_does_one_that_raise
     line.sense(55.0)
     line.made()
     assert refused(line, "green_gate") == "the first green is below 50 s"
-    plug_in.gate = None
+    rewrite(plug_in, "gate = None")
     with line.registry.transaction() as connection:
         request(connection, PLAN, "default")
     line.sense(20.0)
@@ -283,21 +282,18 @@ def test_a_gate_of_the_profile_refuses_with_its_words_and_so_does_one_that_raise
     assert "TypeError" in line.rows(gate_verdicts)[-1]["detail"]["says"]
 
 
-def raises(_):
-    raise RuntimeError("no queue")
-
-
 WRONG = {
-    "lies outside 0 to 120": lambda _: ComputedConfig({"green_s": [20, 20], "offset_s": {"m-1": 999.0}}),
-    "RuntimeError: no queue": raises,
-    "it gave int, no ComputedConfig": lambda _: 7,
+    "lies outside 0 to 120": 'return ComputedConfig({"green_s": [20, 20], "offset_s": {"m-1": 999.0}})',
+    "RuntimeError: no queue": 'raise RuntimeError("no queue")',
+    "it gave int, no ComputedConfig": "return 7",
+    "its process ended: exit code 3": "import os; os._exit(3)",
 }
 
 
 @pytest.mark.parametrize("says", WRONG)
 def test_what_a_trainer_does_wrong_is_said_and_nothing_is_proposed(line, plug_in, says):
     line.sense(20.0)
-    plug_in.plan = WRONG[says]
+    rewrite(plug_in, f"def plan(_):\n    {WRONG[says]}")
     line.trainer.step()
     assert line.candidates() == []
     assert says in line.mark()["said"]

@@ -163,6 +163,8 @@ def test_a_device_may_not_call_the_methods_of_operators(device):
         "CreateJoinToken",
         "StartRollout",
         "AckDrift",
+        "AnnounceChange",
+        "WithdrawChange",
         "Train",
         "CancelRun",
         "ListPeople",

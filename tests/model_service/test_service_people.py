@@ -14,11 +14,13 @@ from sqlalchemy import insert, select, update
 from feature_store.append import append
 from feature_store.cut_store import CutStore
 from infra.fleet_client import FleetClient
-from model_service.identity.authority import Authority
+from model_service.identity.authority import Authority, person_paths, read_pair
 from model_service.identity.certificates import read_holder
 from model_service.identity.people import record_people
+from model_service.registry import announced_changes
 from model_service.registry.registry_tables import certificates, commands, outbox, runs
-from schemas.errors import RegistryError, RejectedError
+from model_service.training.signed_announcement import ChangeDocument, sign_announcement
+from schemas.errors import AccessError, RegistryError, RejectedError
 from schemas.proto.fleet_pb2 import ControlRolloutRequest, ListRequest, RevokeCertificateRequest
 from schemas.proto.fleet_pb2_grpc import FleetAdminStub
 from schemas.tables import DRIFT
@@ -147,6 +149,64 @@ def test_a_verdict_without_a_run_gets_one(service, approver):
     drift_verdict(service, "job/9/1")
     with pytest.raises(RegistryError, match="nothing to dismiss"):
         approver.ack_drift("job/9/1", retrain=False)
+
+
+def announcement(service, pair=None, **other):
+    """A change that is announced for the next hour, signed by the operator of this machine."""
+    now = datetime.now(UTC)
+    values = {
+        "change_id": "a" * 12, "profile": "machine", "moves": ("current",), "may_move": ("vibration",),
+        "start": now, "end": now + timedelta(hours=1), "reason": "product B",
+    }  # fmt: skip
+    pair = pair or read_pair(*person_paths(service.settings, "approver"))
+    return sign_announcement(ChangeDocument(**{**values, **other}), *pair)
+
+
+def test_an_approver_announces_a_change_and_takes_it_back(service, approver):
+    given = announcement(service)
+    assert approver.announce_change(given)["change_id"] == "a" * 12
+    with service.registry.reading() as connection:
+        [row] = announced_changes.in_force(connection, "machine")
+        events = connection.execute(select(outbox.c.step).where(outbox.c.subject == "a" * 12)).scalars().all()
+    assert (row.document, row.signature, row.announced_by) == (given.document, given.signature, "operator")
+    assert events == ["change_announced"]
+    with pytest.raises(RegistryError, match="already"):
+        approver.announce_change(given)
+    assert approver.withdraw_change("a" * 12)["withdrawn"] is True
+    with pytest.raises(RegistryError, match="no announced change"):
+        approver.withdraw_change("a" * 12)
+
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("days", "other", "says"),
+    [
+        ((-1, 1), {}, "drift ack"),
+        ((1, 9), {}, "within 7 days"),
+        ((99, 100), {}, "90 days"),
+        ((1, 1), {}, "after the start"),
+        ((0, 1), {"profile": "pump"}, "one of this lake's: machine"),
+        ((0, 1), {"may_move": ("odour",)}, "which has no odour"),
+    ],
+)
+def test_what_cannot_be_announced_is_refused_with_the_reason(service, approver, days, other, says):
+    start, end = (datetime.now(UTC) + n * DAY for n in days)
+    given = announcement(service, change_id="b" * 12, start=start, end=end, **other)
+    with pytest.raises(RejectedError, match=says):
+        approver.announce_change(given)
+
+
+def test_nobody_announces_in_anothers_name(service, approver):
+    eve = somebody(service, "eve", Role.APPROVER)
+    plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pair = eve.key.private_bytes(*plain), eve.certificate_pem
+    with pytest.raises(AccessError, match="signed by eve, and sent by operator"):
+        approver.announce_change(announcement(service, pair))
+    given = announcement(service)
+    with pytest.raises(AccessError, match="not signed"):
+        approver.announce_change(given._replace(signature=given.signature[:-2] + b"\0\0"))
 
 
 def test_a_person_requests_a_run(service):

@@ -16,12 +16,14 @@ green_judge = green_plan:judge
 """
 SOURCE = '''
 """Greens that follow the mean vibration of the group, and offsets by device."""
+from pathlib import Path
+
 import pyarrow.compute as pc
 
 from model_service.rollout.config_evidence import ConfigFinding
 from model_service.training.config_interface import ComputedConfig, ConfigGateResult
 
-HARM = ""
+HARM = Path(__file__).with_name("harm.txt")
 
 
 def plan(inputs):
@@ -36,7 +38,8 @@ def gate(inputs, parameters):
 
 
 def judge(evidence):
-    return ConfigFinding(harm=HARM, text="delay as before", units=len(evidence.treated))
+    harm = HARM.read_text() if HARM.is_file() else ""
+    return ConfigFinding(harm=harm, text="delay as before", units=len(evidence.treated))
 '''
 
 
@@ -51,3 +54,9 @@ def install_plug_ins(folder: Path, monkeypatch, source: str = SOURCE):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     return importlib.import_module(NAME)
+
+
+def rewrite(module, more: str) -> None:
+    """Have the module's file end with more code: children that start from now on see it."""
+    path = Path(module.__file__)
+    path.write_text(f"{path.read_text()}\n{more}\n")

@@ -6,7 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ def judge_machine(root: Path, given: argparse.Namespace) -> None:
     outcomes = journalled(cache, _limited(wanted, cache, given.most), _tell, known_only=given.measured)
     if not given.write:
         return
+    if len(outcomes) < len(wanted):
+        # What a stopped run has not made again stays, and the page says so.
+        _store(merged(read_results(), outcomes))
+        write_page(root)
+        return
     stored = {
         "code": code_of(), "ross": _physics(cache), "compared": compared(cache, range(6)),
         "chosen": {arm: judged_model(arm, cache).chosen for arm in ("factory", "fitted")},
@@ -72,8 +77,21 @@ def judge_machine(root: Path, given: argparse.Namespace) -> None:
         "run": pictured_run(cache),
         "outcomes": [o._asdict() for o in outcomes],
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(stored, separators=(",", ":")) + "\n", encoding="utf-8")
+    _store(stored)
     write_page(root)
+
+
+def _store(stored: dict[str, Any]) -> None:
+    RESULTS.write_text(json.dumps(stored, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def merged(stored: dict[str, Any], outcomes: Sequence[JudgedOutcome]) -> dict[str, Any]:
+    """Stored results with newer outcomes in place of theirs; ``earlier`` names those that are older."""
+    newer = {(o.arm, o.cell, o.seed): o for o in outcomes}
+    kept = [o for o in outcomes_of(stored) if (o.arm, o.cell, o.seed) not in newer]
+    every = [o._asdict() for o in (*kept, *outcomes)]
+    earlier = [[o.arm, o.cell, o.seed] for o in kept]
+    return {**stored, "code": code_of(), "outcomes": every, "earlier": earlier}
 
 
 def write_page(root: Path) -> None:

@@ -14,7 +14,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from model_service.rollout.config_evidence import ConfigEvidence, ConfigFinding
-from model_service.rollout.config_judges import FEWEST, HARM_P, SHOWN_P, Rise, Span, just_before, spans
+from model_service.rollout.config_spans import (
+    FEWEST,
+    SHOWN_P,
+    Rise,
+    Span,
+    earlier_days,
+    just_before,
+    last_look,
+    spans,
+)
 from schemas.verticals.traffic.standard_junction import NAMES
 
 FEATURES = frozenset(f"queue_{name}_mean" for name in NAMES)
@@ -36,21 +45,37 @@ def corridor_delay(evidence: ConfigEvidence) -> ConfigFinding:
     ]
     period = timedelta(seconds=evidence.profile.summaries.period_s)
     newest = max((r["period_start"] for r in rows), default=evidence.switched_at) + period
-    since, earlier = spans(evidence.switched_at, newest, period)
-    after = _queues(evidence, rows, since)
-    before = [_queues(evidence, rows, span) for span in earlier]
+    look = last_look(evidence.switched_at, newest, period)
+    if look is not None and (found := _risen(evidence, rows, look.span)) is not None:
+        harm = _finding(evidence, *found, look.level(evidence.looks))
+        if harm.harm:
+            return harm
+    since, _ = spans(evidence.switched_at, newest, period)
+    if (found := _risen(evidence, rows, since)) is None:
+        return ConfigFinding(open=f"fewer than {FEWEST} spans to compare with, or too few windows in them")
+    return _finding(evidence, *found, None)
+
+
+def _risen(
+    evidence: ConfigEvidence, rows: Sequence[Mapping[str, Any]], since: Span
+) -> tuple[Rise, dict[str, Rise]] | None:
+    """How far queues of a span lie above earlier ones, of all units and of each; None: too few spans."""
+    before = [_queues(evidence, rows, span) for span in earlier_days(evidence.switched_at, since)]
     if sum(bool(span) for span in before) < FEWEST:
         before = [_queues(evidence, rows, span) for span in just_before(evidence.switched_at, since)]
-    units = sorted(evidence.treated)
+    after, units = _queues(evidence, rows, since), sorted(evidence.treated)
     whole = _rise(units, evidence.held, after, before)
     if whole is None:
-        return ConfigFinding(open=f"fewer than {FEWEST} spans to compare with, or too few windows in them")
+        return None
     each = {u: rise for u in units if (rise := _rise([u], evidence.held, after, before)) is not None}
-    return _finding(evidence, whole, each)
+    return whole, each
 
 
-def _finding(evidence: ConfigEvidence, whole: Rise, each: Mapping[str, Rise]) -> ConfigFinding:
-    bound, level = math.log1p(WORSE), HARM_P / 2
+def _finding(
+    evidence: ConfigEvidence, whole: Rise, each: Mapping[str, Rise], level: float | None
+) -> ConfigFinding:
+    """What a rise shows; harm is looked for at a level, half of it for all units and half for each."""
+    bound = math.log1p(WORSE)
     text = (
         f"queues {math.expm1(whole.value):+.1%} against {whole.spans} earlier spans"
         f"{' and held-out corridors' if evidence.held else ''}; allowed {WORSE:+.0%}"
@@ -60,8 +85,9 @@ def _finding(evidence: ConfigEvidence, whole: Rise, each: Mapping[str, Rise]) ->
         "bound": WORSE,
         "units": {unit: math.expm1(rise.value) for unit, rise in each.items()},
     }
-    worse = [unit for unit, rise in each.items() if rise.least(level / max(len(each), 1)) > bound]
-    if worse or whole.least(level) > bound:
+    share = 0.0 if level is None else level / 2
+    worse = [u for u, rise in each.items() if share and rise.least(share / max(len(each), 1)) > bound]
+    if worse or (share and whole.least(share) > bound):
         at = f" at {', '.join(worse[:5])}" if worse else ""
         return ConfigFinding(harm=f"longer{at}: {text}", units=len(evidence.treated), numbers=numbers)
     is_shown = whole.end(SHOWN_P / evidence.looks) <= bound

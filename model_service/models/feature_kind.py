@@ -34,12 +34,14 @@ class FeatureKind(ABC):
         meaning: What it is, for people.
         least_channels, most_channels: How many channels it takes.
         logged: Whether its values are positive, and closer to normal as logarithms: a scale.
+        scales: Whether it carries its one channel's unit, so that a sensor's gain or offset moves it.
     """
 
     meaning: str = ""
     least_channels: int = 1
     most_channels: int = 1
     logged: bool = False
+    scales: bool = False
 
     def unit(self, units: Sequence[str]) -> str:
         """Its unit, by the channels' units; by default that of the first."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from model_service.models.feature_kind import kind_of
+from schemas.feature_set import FeatureSpec
 from schemas.profile import Profile
 
 Array = NDArray[np.float64]
@@ -28,6 +30,11 @@ def moved_channels(common: Array, profile: Profile) -> frozenset[str]:
     return frozenset(s.channel for s, x in zip(profile.feature_specs(), common, strict=True) if x)
 
 
+def _scales(spec: FeatureSpec) -> bool:
+    """Whether a gain or offset of its channel moves a feature; a package says so of its own kinds."""
+    return spec.scales or (not spec.built_in and len(spec.sources) == 1 and kind_of(spec).scales)
+
+
 def sensor_changed(common: Array, whole: Array, least: Array, log_unit: Array, profile: Profile) -> bool:
     """Whether a gain or an offset of one channel explains a shift.
 
@@ -41,7 +48,7 @@ def sensor_changed(common: Array, whole: Array, least: Array, log_unit: Array, p
     specs = profile.feature_specs()
     if len(channels := moved_channels(common, profile)) != 1:
         return False
-    if any(not s.scales for s, x in zip(specs, common, strict=True) if x):
+    if any(not _scales(s) for s, x in zip(specs, common, strict=True) if x):
         return False
     spreads = np.array([s.channel in channels and s.kind in SPREAD_KINDS for s in specs])
     spreads &= np.isfinite(log_unit)

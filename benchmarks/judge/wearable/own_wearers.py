@@ -1,4 +1,4 @@
-"""Our own simulated wearers, not the factory's: false alarms while healthy, and delays after onsets."""
+"""Our own simulated wearers, others than the factory's: false alarms while healthy, delays after onsets."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ Array = NDArray[np.float64]
 
 BEGIN_S = 8.0
 """The first window of a recording ends there."""
+NOISY_S = 600.0
+"""Seconds of the record that noise is added to: its first ten minutes, of thirty."""
 SNRS_DB = (24.0, 12.0, 6.0, 3.0, 0.0)
 ONSETS = 20
 OTHERS_S = 180.0
@@ -78,9 +80,10 @@ def record_part(data: Path) -> dict[str, Any]:
     end_s = float(run.end_s[-1]) - 1.0
     clean = counted(run.beats_s(), record.at_s, BEGIN_S, end_s)
     noisy = {}
+    part = record.ecg[: round(NOISY_S * PROFILE.sampling.rate_hz)]
     for snr in SNRS_DB:
-        seen = device.run(with_noise(record.ecg, snr, seed=1))
-        count = counted(seen.beats_s(), record.at_s, BEGIN_S, end_s)
+        seen = device.run(with_noise(part, snr, seed=1))
+        count = counted(seen.beats_s(), record.at_s, BEGIN_S, NOISY_S - 1.0)
         noisy[str(snr)] = {**count._asdict(), "usable": float((seen.output("quality") < 0.5).mean())}
     return {
         "clean": clean._asdict(),

@@ -58,8 +58,9 @@ def _record(page: FigurePage, part: dict[str, Any]) -> None:
         [_beats(name, row, "" if usable is None else f"{usable:.0%}") for name, row, usable in rows],
     )
     page.say(
-        "SNR is the record's own variance over that of the noise. *usable* is the share of windows whose "
-        f"signal quality is above a half. {_falls(part)}"
+        "Noise is added to the first ten minutes. SNR is the record's own variance over that of the noise. "
+        "*usable* is the share of windows whose signal quality is above a half. "
+        f"{_falls(part)}"
     )
     alarms = [a for a in part["alarms"] if a[1] != "check_electrode"]
     low, high = rate_interval(len(alarms), part["days"])

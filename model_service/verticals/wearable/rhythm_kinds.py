@@ -255,6 +255,7 @@ class MainsAmplitude(SampleKind):
 
     meaning = "amplitude of the mains, 50 or 60 Hz, in the last second"
     unit_text = "mV"
+    scales = True
     bins = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
     def of(self, ops: SignalOps[T]) -> Callable[[T], T]:
@@ -267,6 +268,7 @@ class LineActivity(SampleKind):
 
     meaning = "standard deviation of the last second"
     unit_text = "mV"
+    scales = True
     bins = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
     def of(self, ops: SignalOps[T]) -> Callable[[T], T]:

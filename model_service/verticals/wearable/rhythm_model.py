@@ -56,6 +56,9 @@ LEAST_SPREAD = {
     "ecg_heart_rate": 0.155,
     "ecg_rr_irregularity": 0.03,
     "ecg_last_two_intervals": 0.08,
+    "ecg_motion_signal_quality": 0.1,
+    "ecg_saturated_share": 0.05,
+    "ppg_pulse_quality": 0.1,
 }
 """Real wearers differ more than ours: four of these are 1.86 times the usual rate, an irregularity of 0.14,
 and intervals that fall to 0.7 at once."""

@@ -19,14 +19,16 @@ def demo(
     ctx: typer.Context,
     profile: Annotated[str, typer.Option(help="Shipped profile, or path of a profile file.")] = "machine",
     devices: Annotated[int, typer.Option(min=1, max=1000, help="Simulated devices, at two sites.")] = 20,
-    seconds: Annotated[float, typer.Option(min=20, help="Length of the simulation.")] = 180.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=20, help="Length of the simulation; by default what the story takes.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same simulation.")] = 7,
     loop: Annotated[
         bool, typer.Option("--loop/--no-loop", help="Run the learning loop too, or the pipeline alone.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run a fleet through a fault, a recalibration, a network cut and wear; let the loop learn; report.
+    """Run a fleet through a fault, a harmless drift, a network cut and wear; let the loop learn; report.
 
     Exit code 1 if the books do not balance, the new model is not better, or a device runs the wrong model.
     The lake stays for `edgeloop sql`. With --json the report is printed as JSON, and the rest goes to
@@ -38,7 +40,7 @@ def demo(
     console = stderr() if as_json else stdout()
     if (played := in_minutes(profile)) != profile:
         console.print(f"plays {played}: {profile} with timings of minutes")
-    request = DemoRequest(played, devices, seconds, seed, loop)
+    request = DemoRequest(played, devices, seconds or 0.0, seed, loop)
     try:
         with interruptible():
             found = run_demo(session(ctx).settings(), request, console)

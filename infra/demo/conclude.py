@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_producer.sources.scenario import truth
+from edge_producer.sources.scenario import FaultSpan, truth
+from edge_producer.sources.sensor_generator import load_generator
 from feature_store import connect, duck
 from feature_store.result_text import as_table
 from infra.audit import AuditScope, take_books
@@ -30,7 +31,7 @@ SETTLE_S = 10.0
 """Quality before the drift leaves out these first seconds, in which devices start."""
 _EXAMPLES = (
     (
-        "Which machines raised alarms?",
+        "Which {noun} raised alarms?",
         "SELECT device_id, count(*) AS alarms, string_agg(DISTINCT action, ', ') AS actions, "
         "min(event_time) AS first FROM alerts GROUP BY device_id ORDER BY first LIMIT 10",
     ),
@@ -40,16 +41,16 @@ _EXAMPLES = (
         "FROM drift GROUP BY ALL ORDER BY first LIMIT 10",
     ),
     (
-        "What was the mean temperature, exactly, of everything sensed?",
+        "What was the mean {channel}, exactly, of everything sensed?",
         "SELECT round(sum(n * mean) / sum(n), 3) AS mean, sum(n) AS windows, min(min) AS lowest, "
-        "max(max) AS highest FROM summaries WHERE feature = 'temperature_mean'",
+        "max(max) AS highest FROM summaries WHERE feature = '{channel}_mean'",
     ),
 )
 _LOOP_EXAMPLES = (
     (
         "Which models ran, and where?",
         "SELECT model_version, count(DISTINCT device_id) AS devices, min(period_start) AS first "
-        "FROM summaries WHERE feature = 'temperature_mean' GROUP BY ALL ORDER BY first",
+        "FROM summaries WHERE feature = '{channel}_mean' GROUP BY ALL ORDER BY first",
     ),
 )
 
@@ -74,10 +75,12 @@ def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) ->
         ).fetchall()
         live, outage = _latencies(stage, watcher, connection)
         asked = _EXAMPLES if loop is None else _EXAMPLES + _LOOP_EXAMPLES
-        examples = [_example(connection, question, sql) for question, sql in asked]
+        story = stage.plan.story
+        words = {"noun": story.noun, "channel": story.drift_channel}
+        examples = [_example(connection, q.format(**words), sql.format(**words)) for q, sql in asked]
     return DemoReport(
         books=books,
-        alarms=outcome.score_alarms(alarms, truth(stage.plan.scenario)),
+        alarms=outcome.score_alarms(alarms, _truth(stage)),
         drift=_score_drift(stage.plan, verdicts),
         bytes_raw=sum(m.get("raw_bytes", 0) for m in meters),
         bytes_features=sum(m.get("feature_bytes", 0) for m in meters),
@@ -103,11 +106,7 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     with closing(connect(stage.stack.lake_root)) as connection:
         periods = _periods(stage, connection)
         wear = _wear(stage, connection, reader, onset)
-    spans = [
-        paired_quality.LabelledSpan(s.device_id, s.start, s.end)
-        for s in truth(stage.plan.scenario)
-        if s.is_fault
-    ]
+    spans = [paired_quality.LabelledSpan(s.device_id, s.start, s.end) for s in _truth(stage) if s.is_fault]
     judged = paired_quality.SpanTruth(spans, stage.profile.summaries.period_s, complete=True)
     old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
@@ -126,6 +125,13 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
         wear=wear,
         scenes=tuple(scenes),
     )
+
+
+def _truth(stage: DemoStage) -> list[FaultSpan]:
+    """What was injected; the generator says during which of it an alarm is right."""
+    simulate = stage.profile.simulate
+    kinds = load_generator(simulate.generator).kinds if simulate else {}
+    return truth(stage.plan.scenario, faults={kind for kind, is_fault in kinds.items() if is_fault})
 
 
 def _periods(stage: DemoStage, connection: Any) -> list[paired_quality.ScoredPeriod]:
@@ -149,6 +155,7 @@ def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime
     # An onset is the start of a drift window, so it may lie one window before the wear.
     runs = reader.runs(began - timedelta(seconds=stage.profile.drift.window_s))
     return WearOutcome(
+        noun=stage.plan.story.noun,
         devices=len(stage.plan.worn),
         alarmed=int(alarmed[1]),
         alarms=int(alarmed[0]),
@@ -160,7 +167,7 @@ def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime
 def _score_drift(plan: DemoPlan, verdicts: Sequence[tuple[str, datetime]]) -> outcome.DriftScore:
     start = plan.scenario.start
     injected = start + timedelta(seconds=plan.story.drift.start_s)
-    first = start + timedelta(seconds=min(i.start_s for i in plan.scenario.injections))
+    first = start + timedelta(seconds=min(i.start_s for i in plan.story.changes))
     return outcome.score_drift(verdicts, plan.story.drift_channel, injected, first)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from infra.demo.plan import SOUTH
 from infra.demo.scenes import play_scenes
 from infra.demo.screen import LEGEND, DemoScreen
 from infra.demo.stage import DemoRequest, DemoStage, begin_afresh, mark_if_new, prepare
+from infra.demo.story import story_of, story_seconds
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.line_watch import LineWatcher
 from infra.settings import StackSettings
@@ -46,6 +48,8 @@ def run_demo(settings: StackSettings, request: DemoRequest, console: Console) ->
         raise StackError(
             f"profile '{profile.name}' has no [simulate]: the demo needs one; try --profile machine"
         )
+    if not request.seconds:
+        request = replace(request, seconds=story_seconds(story_of(profile.simulate.generator)))
     if not request.loop:
         mark_if_new(settings.state_dir)
         settings = line_only(settings)

@@ -36,13 +36,13 @@ class DemoRequest:
     """The options of `edgeloop demo`.
 
     Attributes:
-        seconds: Length of the simulation.
+        seconds: Length of the simulation; 0: what the story takes.
         loop: Run the whole loop; False: the pipeline alone.
     """
 
     profile: str = "machine_demo"
     devices: int = 20
-    seconds: float = 180.0
+    seconds: float = 0.0
     seed: int = 7
     loop: bool = True
 
@@ -154,7 +154,7 @@ def _edge(stage: DemoStage, site: str, devices: tuple[str, ...], head_start_s: f
         "source": "simulate",
         "scenario": str(scenario),
         "seed": str(request.seed),
-        "duration_s": str(request.seconds + head_start_s),
+        "duration_s": str(stage.plan.seconds + head_start_s),
     }
     if request.loop:
         options |= {"shadow_previous": "true", "update_poll_s": POLL_S}

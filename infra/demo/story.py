@@ -33,10 +33,11 @@ class DemoStory:
         noun: What the devices are, in the plural.
         fault: Of one device; it must raise alarms.
         drift: A new normal, which the loop must learn.
-        drift_channel: Channel that the drift moves.
+        drift_channel: Channel that the drift moves; its mean is a feature.
         wear: Of many devices at once; it must raise alarms, and must not be learnt. None: there is none.
         told: For people, each part a sentence without its stop; ``{drifted}`` is the number of devices that
             the drift hits.
+        setting: What holds from the start, and is no change.
     """
 
     noun: str
@@ -45,15 +46,30 @@ class DemoStory:
     drift_channel: str
     wear: Injection | None
     told: tuple[str, ...]
+    setting: tuple[Injection, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Injection, ...]:
+        """What changes, the fault first."""
+        return tuple(i for i in (self.fault, self.drift, self.wear) if i is not None)
 
     @property
     def injections(self) -> tuple[Injection, ...]:
-        """All of them, the fault first."""
-        return tuple(i for i in (self.fault, self.drift, self.wear) if i is not None)
+        """All that is injected, the fault first."""
+        return (*self.changes, *self.setting)
 
 
 StoryTeller = Callable[[tuple[tuple[str, ...], ...], int, StoryTimes], DemoStory]
-"""Called with the devices of each site, the seed and the times."""
+"""Called with the devices of each site, the seed and the times; ``seconds``, if it has that attribute, is the
+length of its demo."""
+
+SECONDS = 180.0
+"""Length of a demo whose story names none."""
+
+
+def story_seconds(teller: StoryTeller) -> float:
+    """Length of a story's demo."""
+    return float(getattr(teller, "seconds", SECONDS))
 
 
 def story_of(generator: str) -> StoryTeller:

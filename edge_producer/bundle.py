@@ -97,7 +97,7 @@ def check_fit(manifest: Manifest, profile: Profile) -> None:
             [f"{c.name} [{c.unit}]" for c in profile.channels],
         ),
         "sampling.window_samples": (manifest.window_samples, sampling.window_samples),
-        "sampling.rate_hz": (manifest.rate_hz, sampling.rate_hz),
+        "sampling.rate_hz": (manifest.rate_hz or sampling.rate_hz, sampling.rate_hz),
         "model.outputs": (list(manifest.outputs), list(profile.model.outputs)),
         "features.time_zone": (manifest.time_zone, profile.calendar_zone),
     }

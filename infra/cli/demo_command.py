@@ -33,7 +33,7 @@ def demo(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run a fleet through a fault, a recalibration, a network cut and wear; let the loop learn; report.
+    """Run a fleet through a fault, a harmless drift, a network cut and wear; let the loop learn; report.
 
     Exit code 1 if the books do not balance, the new model is not better, or a device runs the wrong model.
     The lake stays for `edgeloop sql`. With --json the report is printed as JSON, and the rest goes to

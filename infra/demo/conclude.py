@@ -160,6 +160,7 @@ def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime
     # An onset is the start of a drift window, so it may lie one window before the wear.
     runs = reader.runs(began - timedelta(seconds=stage.profile.drift.window_s))
     return WearOutcome(
+        noun=stage.plan.story.noun,
         devices=len(stage.plan.worn),
         alarmed=int(alarmed[1]),
         alarms=int(alarmed[0]),
@@ -171,7 +172,7 @@ def _wear(stage: DemoStage, connection: Any, reader: LoopReader, onset: datetime
 def _score_drift(plan: DemoPlan, verdicts: Sequence[tuple[str, datetime]]) -> outcome.DriftScore:
     start = plan.scenario.start
     injected = start + timedelta(seconds=plan.story.drift.start_s)
-    first = start + timedelta(seconds=min(i.start_s for i in plan.scenario.injections))
+    first = start + timedelta(seconds=min(i.start_s for i in plan.story.changes))
     return outcome.score_drift(verdicts, plan.story.drift_channel, injected, first)
 
 

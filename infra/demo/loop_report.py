@@ -14,16 +14,18 @@ from model_service import paired_quality
 
 @dataclass(frozen=True)
 class WearOutcome:
-    """The wear of many machines at once: alarms are right, and a model trained from it would be wrong.
+    """The wear of many devices at once: alarms are right, and a model trained from it would be wrong.
 
     Attributes:
-        devices: Machines that wear out.
-        alarmed: Of these, machines that raised an alarm.
+        noun: What the devices are, in the plural.
+        devices: Those that wear out.
+        alarmed: Of these, those that raised an alarm.
         alarms: Alarms that they raised.
         answers: Cause and state of each training run since then.
         learnt: Whether a model was trained from it.
     """
 
+    noun: str
     devices: int
     alarmed: int
     alarms: int
@@ -78,7 +80,9 @@ class LoopReport:
             found.append("the new model is not shown to be better: the interval of its gain includes zero")
         if self.wear is not None and not self.wear.as_it_should:
             found.append(
-                "a model learnt the wear of many machines" if self.wear.learnt else "the wear raised no alarm"
+                f"a model learnt the wear of many {self.wear.noun}"
+                if self.wear.learnt
+                else f"the wear of many {self.wear.noun} raised no alarm"
             )
         found += [f"scene: {scene.line()}" for scene in self.scenes if not scene.as_it_should]
         return found
@@ -161,5 +165,6 @@ def _gates(model: DemoModel) -> str:
 def _wear(wear: WearOutcome) -> str:
     learnt = "LEARNT" if wear.learnt else "not learnt"
     answers = "; ".join(wear.answers) or "no verdict yet"
-    alarms, machines = count(wear.alarms, "alarm"), count(wear.devices, "worn machine")
-    return f"{alarms} on {count(wear.alarmed)} of {machines}; {learnt} ({answers})"
+    alarms = count(wear.alarms, "alarm")
+    devices = f"{count(wear.alarmed)} of {count(wear.devices)} worn {wear.noun}"
+    return f"{alarms} on {devices}; {learnt} ({answers})"

@@ -169,7 +169,7 @@ def _edge(stage: DemoStage, site: str, devices: tuple[str, ...], head_start_s: f
         "source": "simulate",
         "scenario": str(scenario),
         "seed": str(request.seed),
-        "duration_s": str(request.seconds + head_start_s),
+        "duration_s": str(stage.plan.seconds + head_start_s),
     }
     if request.loop:
         options |= {"shadow_previous": "true", "update_poll_s": POLL_S}

@@ -46,10 +46,11 @@ class DemoStory:
         noun: What the devices are, in the plural.
         fault: Of one device; it must raise alarms.
         drift: A new normal, which the loop must learn.
-        drift_channel: Channel that the drift moves.
+        drift_channel: Channel that the drift moves; its mean is a feature.
         wear: Of many devices at once; it must raise alarms, and must not be learnt. None: there is none.
         told: For people, each part a sentence without its stop; ``{drifted}`` is the number of devices that
             the drift hits.
+        setting: What holds from the start, and is no change.
     """
 
     noun: str
@@ -58,11 +59,17 @@ class DemoStory:
     drift_channel: str
     wear: Injection | None
     told: tuple[str, ...]
+    setting: tuple[Injection, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Injection, ...]:
+        """What changes, the fault first."""
+        return tuple(i for i in (self.fault, self.drift, self.wear) if i is not None)
 
     @property
     def injections(self) -> tuple[Injection, ...]:
-        """All of them, the fault first."""
-        return tuple(i for i in (self.fault, self.drift, self.wear) if i is not None)
+        """All that is injected, the fault first."""
+        return (*self.changes, *self.setting)
 
 
 StoryTeller = Callable[[tuple[tuple[str, ...], ...], int, StoryTimes], DemoStory]

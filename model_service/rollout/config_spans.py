@@ -5,7 +5,7 @@ The span is the unit: days differ more than windows do.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from model_service.rollout.guard_statistics import student_quantile

@@ -96,4 +96,3 @@ class ConfigGateResult:
 
 ConfigGate = Callable[[ConfigInputs, Mapping[str, Any]], ConfigGateResult]
 """From the inputs of the computation and the parameters to a finding."""
-

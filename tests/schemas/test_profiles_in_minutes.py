@@ -43,9 +43,11 @@ RATES = {
         "filter.pretrigger",
         "decision.rules.slow_down.after_windows",
         "decision.rules.retreat.after_windows",
-    }
+    },
+    "traffic": {"sampling.rate_hz", "sampling.hop_samples", "filter.p"},
 }
-"""What follows from fewer windows a second: a demo's fleet shares two cores with its cloud."""
+"""What follows from fewer windows a second, as a fleet shares two cores with its cloud, or from samples
+that are played faster."""
 CONFIG_TIMINGS = {"every_s", "window_s", "valid_after_s", "lead_s"}
 
 

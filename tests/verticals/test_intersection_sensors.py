@@ -13,6 +13,7 @@ from edge_producer.verticals.traffic.intersection_sensors import CHANNELS, CHUNK
 from schemas.errors import SourceError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
+from schemas.verticals.traffic.standard_junction import APPROACHES
 from tests.simulators.installed_jobs import install
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -68,6 +69,51 @@ def test_a_failed_detector_reads_occupied_and_counts_nothing():
     rows = sensors(item).block(0, 60)
     assert (rows[:, CHANNELS.index("occupancy_ns")] == 1).all()
     assert (rows[:, CHANNELS.index("flow_ns")] == 0).all()
+
+
+def column(name: str) -> int:
+    return CHANNELS.index(name)
+
+
+def test_what_approaches_count_adds_up_to_their_phase(peak):
+    for phase, parts in APPROACHES.items():
+        for what in ("flow", "queue"):
+            each = [peak[:, column(f"{what}_{part}")] for part in parts]
+            assert np.array_equal(sum(each), peak[:, column(f"{what}_{phase}")])
+
+
+def test_an_incident_of_one_approach_leaves_the_others_as_they_were():
+    item = Injection(kind="incident", start_s=PEAK_S, channel="queue_n")
+    blocked = sensors(item).block(0, CHUNK_S)[300:]
+    assert blocked[:, column("flow_n")].sum() == 0
+    assert blocked[:, column("flow_s")].sum() > 0
+    assert blocked[-1, column("queue_n")] > 50
+
+
+def test_loops_in_pulse_mode_report_what_passes_and_nothing_that_stands(peak):
+    pulsed = sensors(Injection(kind="pulse_mode", start_s=PEAK_S)).block(0, CHUNK_S)
+    at = column("occupancy_ns")
+    stands = peak[:, at] == 1
+    assert stands.any()
+    assert (pulsed[stands, at] == 0).all()
+    assert np.array_equal(pulsed[~stands, at], peak[~stands, at])
+    assert np.array_equal(np.delete(pulsed, slice(4, 8), axis=1), np.delete(peak, slice(4, 8), axis=1))
+
+
+def test_a_steady_demand_is_the_same_at_night_and_from_the_first_second_on():
+    item = Injection(kind="steady_demand", start_s=0.0, severity=0.7)
+    night = sensors(item, first_s=3 * 3600.0).demand(3 * 3600.0)
+    assert np.allclose(night, sensors(item).demand(PEAK_S))
+    assert np.allclose(night, sensors(item).demand(-300.0), rtol=0.4)  # another day
+
+
+def test_ten_samples_a_second_are_the_same_street_ten_times_as_fast():
+    item = Injection(kind="steady_demand", start_s=0.0, severity=0.7)
+    slow, fast = (
+        IntersectionSensors.of(GeneratorRequest(7, "x-1", rate_hz, (item,), 0.0, MONDAY)).block(0, 300)
+        for rate_hz in (1.0, 10.0)
+    )
+    assert np.array_equal(slow, fast)
 
 
 def traffic(**simulate: str) -> Profile:

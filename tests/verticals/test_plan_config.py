@@ -22,7 +22,7 @@ from model_service.verticals.traffic.site_surveys import FOLDER
 from schemas.profile_file import find_profile
 from schemas.verticals.traffic.phase_control import equal_plan
 from schemas.verticals.traffic.plan_table import as_parameters, own_faults, plan_in_force
-from schemas.verticals.traffic.standard_junction import NAMES, standard_junction
+from schemas.verticals.traffic.standard_junction import NAMES, detected, standard_junction
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings
 from tests.feature_store.fleets import land
 from tests.feature_store.lakes import T0
@@ -136,7 +136,9 @@ def test_without_half_an_hour_of_any_hour_nothing_is_proposed_and_that_is_said(l
 
 
 def request(parameters, at, **queues):
-    features = {f"queue_{name}_last": queues.get(name, 0.0) for name in NAMES}
+    features = {
+        f"queue_{part}_queued_last": queues.get(name, 0.0) + 1.0 for name in NAMES for part in detected(name)
+    }
     return DecisionRequest("x-1", at, features, {"score": 0.1}, "none", parameters)
 
 

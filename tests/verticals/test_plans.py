@@ -99,7 +99,7 @@ def test_no_vehicle_is_lost_or_made_in_the_queue_model(main, seed):
         left, came = left + int(network.departed.sum()), came + int(network.arrived.sum())
     assert came == left + int(network.queue.sum())
     assert 0 <= network.entered - came <= 60
-    assert sum(network.vehicles()["J0"]) == network.entered - left
+    assert sum(sum(counts) for counts in network.vehicles()["J0"]) == network.entered - left
 
 
 def test_the_gate_refuses_an_infeasible_plan_without_a_look_at_its_delay():

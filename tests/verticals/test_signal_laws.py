@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_producer.verticals.traffic.signal_decision import SignalDecision
 from schemas.verticals.traffic.junction import Junction, Phase
+from schemas.verticals.traffic.late_orders import LateOrders
 from schemas.verticals.traffic.phase_control import (
     LONGEST_RED_S,
     SignalView,
@@ -22,12 +24,14 @@ from schemas.verticals.traffic.phase_control import (
 from schemas.verticals.traffic.plan_table import as_parameters, faults, plan_in_force, week_of
 from schemas.verticals.traffic.signal_head import SignalHead
 from schemas.verticals.traffic.signal_plan import SignalPlan, infeasible
-from schemas.verticals.traffic.standard_junction import NAMES, standard_junction
+from schemas.verticals.traffic.standard_junction import NAMES, detected, standard_junction
 
 JUNCTION = standard_junction()
 PHASES = len(JUNCTION.phases)
 COUNTS = st.lists(
-    st.one_of(st.floats(0, 60), st.just(math.nan), st.just(math.inf)), min_size=PHASES, max_size=PHASES
+    st.lists(st.one_of(st.floats(0, 60), st.just(math.nan), st.just(math.inf)), min_size=1, max_size=2),
+    min_size=PHASES,
+    max_size=PHASES,
 )
 
 
@@ -115,7 +119,9 @@ def test_a_signal_that_is_told_nothing_serves_every_phase():
 def test_a_phase_with_vehicles_is_served_however_long_another_queue_is():
     head, shown = SignalHead(JUNCTION, 0.0), []
     for second in range(400):
-        head.tell(next_phase(JUNCTION, head.view, [60.0, 0.0, 0.0, 1.0], float(second), None, 1.0).phase)
+        head.tell(
+            next_phase(JUNCTION, head.view, [[60.0], [0.0], [0.0], [1.0]], float(second), None, 1.0).phase
+        )
         shown.append(head.step(float(second)))
     assert {0, 3} <= {phase for phase, _, _ in greens_of(shown)}
     last = max(begin for phase, begin, _ in greens_of(shown) if phase == 3)
@@ -124,14 +130,14 @@ def test_a_phase_with_vehicles_is_served_however_long_another_queue_is():
 
 def test_without_vehicles_the_green_stays_until_its_longest():
     view = SignalView(2, 20.0, (9.0, 9.0, 0.0, 9.0))
-    assert next_phase(JUNCTION, view, [0.0] * 4, 0.0, None, 2.0).phase == 2
+    assert next_phase(JUNCTION, view, [[0.0]] * 4, 0.0, None, 2.0).phase == 2
 
 
 @given(plans(), st.integers(0, 100))
 def test_dead_detectors_leave_the_fixed_plan(plan, begin):
     ours, theirs = SignalHead(JUNCTION, begin), SignalHead(JUNCTION, begin)
     for second in range(begin, begin + 150):
-        ours.tell(next_phase(JUNCTION, ours.view, [math.nan] * 4, float(second), plan, 1.0).phase)
+        ours.tell(next_phase(JUNCTION, ours.view, [[math.nan]] * 4, float(second), plan, 1.0).phase)
         theirs.tell(fixed_phase(JUNCTION, theirs.view, float(second), plan, 1.0).phase)
         assert ours.step(float(second)) == theirs.step(float(second))
 
@@ -141,10 +147,47 @@ def test_pull_draws_the_signal_to_the_planned_phase_where_vehicles_wait(plan, gr
     now_s = plan.offset_s + plan.starts_s()[count] + 1.0
     view = SignalView(green, 20.0, tuple(0.0 if k == green else 9.0 for k in range(PHASES)))
     pulled = SignalPlan(plan.cycle_s, plan.offset_s, plan.splits, 20.0)
-    assert next_phase(JUNCTION, view, [6.0] * PHASES, now_s, pulled, 2.0).phase == count
-    empty = [0.0 if k == count else 6.0 for k in range(PHASES)]
+    assert next_phase(JUNCTION, view, [[6.0]] * PHASES, now_s, pulled, 2.0).phase == count
+    empty = [[0.0] if k == count else [6.0] for k in range(PHASES)]
     free = next_phase(JUNCTION, view, empty, now_s, None, 2.0)
     assert next_phase(JUNCTION, view, empty, now_s, pulled, 2.0) == free
+
+
+def test_a_wide_street_does_not_take_the_green_from_a_narrow_one_whose_queue_still_leaves():
+    wide = replace(JUNCTION.phases[0], saturation=2.0)
+    junction = replace(JUNCTION, phases=(wide, *JUNCTION.phases[1:]))
+    view = SignalView(2, 12.0, (30.0, 9.0, 0.0, 9.0))
+    crowd = [[40.0, 40.0], [0.0], [9.0, 9.0], [0.0]]
+    assert next_phase(junction, view, crowd, 0.0, None, 2.0).phase == 2
+    crowd[2] = [1.0, 0.0]
+    assert next_phase(junction, view, crowd, 0.0, None, 2.0).phase == 0
+
+
+def test_a_green_is_not_kept_for_vehicles_of_one_approach_that_only_pass():
+    view = SignalView(0, 12.0, (0.0, 9.0, 30.0, 9.0))
+    assert next_phase(JUNCTION, view, [[2.0, 0.0], [0.0], [9.0, 9.0], [0.0]], 0.0, None, 2.0).phase == 2
+    assert next_phase(JUNCTION, view, [[7.0, 7.0], [0.0], [9.0, 9.0], [0.0]], 0.0, None, 2.0).phase == 0
+
+
+def test_a_phase_of_which_one_approach_is_empty_yields_to_one_with_as_many_on_both():
+    view = SignalView(1, 20.0, (9.0, 0.0, 9.0, 9.0))
+    uneven, even = [16.0, 0.0], [8.0, 8.0]
+    assert next_phase(JUNCTION, view, [uneven, [0.0], even, [0.0]], 0.0, None, 2.0).phase == 2
+    assert next_phase(JUNCTION, view, [even, [0.0], uneven, [0.0]], 0.0, None, 2.0).phase == 0
+
+
+@pytest.mark.parametrize("late_s", [0, 5])
+def test_an_order_arrives_so_many_seconds_after_it_was_sent(late_s):
+    head, orders = SignalHead(JUNCTION, 0.0), LateOrders(late_s)
+    changed = None
+    for second in range(30):
+        head.step(float(second))
+        if second == 10:
+            orders.send(second, head, 2)
+        orders.arrive(second)
+        if changed is None and head.step(float(second)) is None:
+            changed = second
+    assert changed == 10 + late_s
 
 
 def test_streams_in_conflict_cannot_share_a_phase():
@@ -199,7 +242,11 @@ def test_the_decision_and_the_signal_agree_on_what_is_green(readings):
     for second in range(2 * len(readings)):
         at = begin + timedelta(seconds=second)
         if second % 2 == 0:
-            features = dict(zip((f"queue_{n}_last" for n in NAMES), readings[second // 2], strict=True))
+            features = {
+                f"queue_{part}_queued_last": counts[place % len(counts)] + 1.0
+                for name, counts in zip(NAMES, readings[second // 2], strict=True)
+                for place, part in enumerate(detected(name))
+            }
             choice, state = decision.decide(features, at, {}, state)
             assert choice.phase != head.view.phase or choice.green_s > head.view.green_s
             head.tell(choice.phase)

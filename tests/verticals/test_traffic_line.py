@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300), pytest.mark.long]
 
 PROFILE = find_profile("traffic_demo")
 DEVICES = ("x-1", "x-2")
-SECONDS, INCIDENT_AT_S = 1800, 600.0
+RATE_HZ = PROFILE.sampling.rate_hz
+"""Seconds of the street in one of the clock."""
+SAMPLES, INCIDENT_AT_S = 1800, 600.0 / RATE_HZ
 INCIDENT = Injection(kind="incident", start_s=INCIDENT_AT_S, channel="queue_ew", devices=DEVICES[:1])
 
 
@@ -42,13 +44,13 @@ def fleet(cloud, folder, start, actions):
     """One process with both intersections, on half an hour of their samples."""
     for device in DEVICES:
         own = (INCIDENT,) if device in INCIDENT.devices else ()
-        sensors = IntersectionSensors.of(GeneratorRequest(5, device, 1.0, own, 0.0, start))
-        columns = dict(zip(CHANNELS, sensors.block(0, SECONDS).T, strict=True))
-        write_canonical(folder / "recordings", device, start, 1.0, columns)
+        sensors = IntersectionSensors.of(GeneratorRequest(5, device, RATE_HZ, own, 0.0, start))
+        columns = dict(zip(CHANNELS, sensors.block(0, SAMPLES).T, strict=True))
+        write_canonical(folder / "recordings", device, start, RATE_HZ, columns)
     options = {
         "source": "replay",
         "recording": str(folder / "recordings"),
-        "speed": "60.0",
+        "speed": "6.0",
         "actions_file": str(actions),
         "stop_timeout_s": "20",
     }
@@ -69,7 +71,7 @@ def test_phases_are_served_an_incident_is_alarmed_and_rows_land(cloud, tmp_path)
     assert process.child.exit_code == 0, process.child.log_tail(5)
 
     status = process.status()
-    hops = (SECONDS - PROFILE.sampling.window_samples) // PROFILE.sampling.hop_samples + 1
+    hops = (SAMPLES - PROFILE.sampling.window_samples) // PROFILE.sampling.hop_samples + 1
     counters = status["counters"]
     assert counters["windows"] == hops * len(DEVICES)
     assert counters.get("function_failed", 0) == 0, status
@@ -91,7 +93,9 @@ def test_phases_are_served_an_incident_is_alarmed_and_rows_land(cloud, tmp_path)
     found = alarms(cloud)
     assert {device for device, _ in found} == {"x-1"}
     first = min(at for _, at in found)
-    assert timedelta(seconds=INCIDENT_AT_S) <= first - start <= timedelta(seconds=SECONDS), first - start
+    assert timedelta(seconds=INCIDENT_AT_S) <= first - start <= timedelta(seconds=SAMPLES / RATE_HZ), (
+        first - start
+    )
 
 
 def alarms(cloud):

@@ -45,7 +45,7 @@ def summaries(
             for hour, flows in hours.items():
                 at = day + timedelta(hours=hour)
                 found += [(device, f"flow_{n}_mean", at, flow) for n, flow in zip(NAMES, flows, strict=True)]
-                found += [(device, f"queue_{n}_mean", at, queue) for n in NAMES]
+                found += [(device, f"queue_{n}_queued_mean", at, queue + 1.0) for n in NAMES]
     ids, features, starts, means = zip(*found, strict=True)
     n = len(found)
     columns = {"device_id": ids, "feature": features, "period_start": starts, "mean": means}

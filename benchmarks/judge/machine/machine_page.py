@@ -162,9 +162,7 @@ def _benefit(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
     page.table(["fault", *(way.name for way in WAYS)], rows)
 
 
-def _loop(
-    page: FigurePage, outcomes: Sequence[JudgedOutcome], earlier: set[tuple[str, str, int]]
-) -> None:
+def _loop(page: FigurePage, outcomes: Sequence[JudgedOutcome], earlier: set[tuple[str, str, int]]) -> None:
     page.lines += ["", "### What is learnt without a person"]
     page.say(
         "Fleets of 12 machines. *Learnt*: a model was signed after the change, by the trainer's rules and "

@@ -20,13 +20,15 @@ from benchmarks.judge.traffic.judged_page import (
     write_incidents,
 )
 from benchmarks.judge.traffic.known_runs import known_incidents, plan_findings, whole_seeds
+from benchmarks.judge.traffic.slow_link import write_slow_link
 from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
 
 BEGIN = "<!-- figures: make judge -->"
 FIRST_SEED = 11
 """Seed 1 was looked at while the control was made; it is not judged."""
+PLANNING = ("cyclic_profiles", "plan_search", "plan_trial")
 ROOT = Path(__file__).parent.parent.parent.parent
-DECIDING = ("schemas/verticals/traffic", "model_service/verticals/traffic", "edge_producer/verticals/traffic")
+DECIDING = ("schemas/verticals/traffic/*", *(f"model_service/verticals/traffic/{n}" for n in PLANNING))
 JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
 
 
@@ -83,6 +85,7 @@ def _measured(page: FigurePage, given: argparse.Namespace, version: str, names: 
 
 
 def _shown(page: FigurePage, given: argparse.Namespace, results: list[Judged]) -> int:
+    write_slow_link(page)
     if given.recording is None:
         page.say("I-94: not measured (no recording was named).")
     else:
@@ -116,7 +119,7 @@ def _wanted(first: int, seeds: int, names: list[str]) -> Iterator[tuple[str, str
 def _version() -> str:
     """Digest of the code that a result depends on."""
     here = Path(__file__).parent
-    files = [path for folder in DECIDING for path in sorted((ROOT / folder).glob("*.py"))]
+    files = [path for pattern in DECIDING for path in sorted(ROOT.glob(f"{pattern}.py"))]
     files += [here / f"{name}.py" for name in JUDGING]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 

@@ -25,7 +25,7 @@ SCENARIOS = {
     "arterial at peak": ("arterial", 1.25),
 }
 """Network and scale of the demand."""
-ARMS = ("fixed", "actuated", "local", "city", "cut")
+ARMS = ("fixed", "actuated", "local", "late", "city", "cut")
 SURVEY_SEEDS = (1001, 1002)
 """Seeds of the days before, which the survey and the plans are made of; those of the judgement count up
 from 1."""
@@ -33,6 +33,8 @@ SECONDS = 3600
 CUT_S = (900, 3600)
 """In the arm ``cut`` the plan runs out in this span: its devices have heard nothing of the cloud."""
 STEP_S = 2
+LATE_S = 5
+"""In the arm ``late`` the same choice is made elsewhere: it reaches the signal so much later."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ class TrafficJudge:
             return Driver(net.signals, city.fixed, choosing=False)
         if arm == "local":
             return Driver(net.signals, city.fixed, step_s=STEP_S)
+        if arm == "late":
+            return Driver(net.signals, city.fixed, step_s=STEP_S, late_s=LATE_S)
         if arm == "city":
             return Driver(net.signals, city.fixed, lambda _: plans, STEP_S)
         begin, end = CUT_S

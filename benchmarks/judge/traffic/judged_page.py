@@ -19,10 +19,12 @@ NAMES = {
     "fixed": "fixed time (Webster)",
     "actuated": "SUMO's actuated",
     "local": "local only",
+    "late": "the same choice, 5 s late",
     "city": "local + city",
     "cut": "local + city, cloud cut after 15 min",
 }
-COMPARED = (("local", "actuated"), ("local", "fixed"), ("city", "local"), ("cut", "local"))
+COLOURS = dict(zip(ARMS, ("#999", "#c77", "#58a", "#a85", "#385", "#7b9"), strict=True))
+COMPARED = (("local", "actuated"), ("local", "fixed"), ("late", "local"), ("city", "local"), ("cut", "local"))
 DRAWS, SEED = 5000, 20260101
 LEAST_SEEDS = 5
 """With fewer no interval is shown: a bootstrap of two seeds says nothing."""
@@ -141,7 +143,7 @@ def delay_picture(results: Sequence[Judged]) -> str:
     height, lines = 24 * len(bars) + 40, []
     for k, (net, arm, value) in enumerate(bars):
         y = 20 + 24 * k
-        colour = {"fixed": "#999", "actuated": "#c77", "local": "#58a", "city": "#385", "cut": "#7b9"}[arm]
+        colour = COLOURS[arm]
         lines.append(f'<text x="250" y="{y + 12}" text-anchor="end">{net}: {NAMES[arm]}</text>')
         lines.append(f'<rect x="258" y="{y}" width="{380 * value / top:.1f}" height="16" fill="{colour}"/>')
         lines.append(f'<text x="{264 + 380 * value / top:.1f}" y="{y + 12}">{value:.1f} s</text>')

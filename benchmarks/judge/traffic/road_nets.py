@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +36,20 @@ class Signal:
     greens: tuple[str, ...]
     yellows: tuple[str, ...]
     lanes: tuple[tuple[str, ...], ...]
+
+    def approaches(self, phase: int) -> tuple[str, ...]:
+        """Edges that a phase serves."""
+        return tuple(sorted({lane.rpartition("_")[0] for lane in self.lanes[phase]}))
+
+    def by_approach(self, lanes: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Sums of what lanes say, by phase and approach."""
+        return [
+            [
+                sum(n for n, lane in zip(each, self.lanes[k], strict=True) if lane.rpartition("_")[0] == edge)
+                for edge in self.approaches(k)
+            ]
+            for k, each in enumerate(lanes)
+        ]
 
 
 @dataclass(frozen=True)

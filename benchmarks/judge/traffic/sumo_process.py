@@ -37,7 +37,7 @@ def main() -> None:
         if run["driven"]:
             got = connection.lanearea.getAllSubscriptionResults()
             counts = {
-                name: [sum(got[zone][COUNT] for zone in zones) for zones in phases]
+                name: [[got[zone][COUNT] for zone in zones] for zones in phases]
                 for name, phases in signals.items()
             }
             if loops:
@@ -60,16 +60,16 @@ def _loops(connection: traci.connection.Connection, signals: dict) -> dict:
 
 
 def _departed(connection: traci.connection.Connection, loops: dict, inside: dict) -> dict:
-    """Vehicles that came onto each phase's loops in this second."""
+    """Vehicles that came onto each lane's loop in this second, by phase."""
     got = connection.inductionloop.getAllSubscriptionResults()
     found = {}
     for name, phases in loops.items():
         found[name] = []
         for zones in phases:
-            fresh = 0
+            fresh = []
             for zone in zones:
                 now = set(got[f"loop:{zone}"][tc.LAST_STEP_VEHICLE_ID_LIST])
-                fresh += len(now - inside.get(zone, set()))
+                fresh.append(len(now - inside.get(zone, set())))
                 inside[zone] = now
             found[name].append(fresh)
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.judge.traffic.road_nets import RoadNet, Signal
+from schemas.verticals.traffic.late_orders import LateOrders
 from schemas.verticals.traffic.phase_control import next_phase
 from schemas.verticals.traffic.signal_head import SignalHead
 from schemas.verticals.traffic.signal_plan import SignalPlan
@@ -21,8 +22,8 @@ EPOCH_S = 0.0
 
 Plans = Mapping[str, SignalPlan]
 PlanAt = Callable[[float], Plans | None]
-Counts = Mapping[str, Sequence[float]]
-"""By signal and phase."""
+Counts = Mapping[str, Sequence[Sequence[float]]]
+"""By signal, phase and lane."""
 Seen = Callable[[int, Counts, Counts], None]
 
 
@@ -53,6 +54,7 @@ class Driver:
         fixed: The plan of each signal where nothing is chosen.
         step_s: Seconds between two choices.
         choosing: False: the fixed plan alone.
+        late_s: Seconds that a choice takes to reach its signal.
     """
 
     signals: Mapping[str, Signal]
@@ -60,12 +62,14 @@ class Driver:
     plans: PlanAt = lambda _: None
     step_s: int = 1
     choosing: bool = True
+    late_s: int = 0
 
     def __post_init__(self) -> None:
         self.heads = {n: SignalHead(s.junction, EPOCH_S, self.fixed.get(n)) for n, s in self.signals.items()}
         self._shown: dict[str, str] = {}
+        self._on_their_way = LateOrders(self.late_s)
 
-    def lights(self, second: int, counts: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    def lights(self, second: int, counts: Counts) -> dict[str, str]:
         """The lights that change after a second."""
         now_s = EPOCH_S + second
         plans = self.plans(now_s) or {}
@@ -74,8 +78,10 @@ class Driver:
             head = self.heads[name]
             if self.choosing and second % self.step_s == 0:
                 plan = plans.get(name, self.fixed.get(name))
-                made = next_phase(signal.junction, head.view, counts[name], now_s, plan, float(self.step_s))
-                head.tell(made.phase)
+                seen = signal.by_approach(counts[name])
+                made = next_phase(signal.junction, head.view, seen, now_s, plan, float(self.step_s))
+                self._on_their_way.send(second, head, made.phase)
+            self._on_their_way.arrive(second)
             before = head.view.phase
             green = head.step(now_s)
             light = self._light(signal, before, green, self._shown.get(name))

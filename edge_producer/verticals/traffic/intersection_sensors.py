@@ -1,7 +1,8 @@
 """``intersection``: loop detectors of one intersection, from the queue model.
 
 Time is cut into quarters of an hour; each is simulated for itself, from empty streets some minutes before
-it begins. So a sample depends on seed, device and its time alone.
+it begins. So a sample depends on seed, device and its time alone. A sample is a second of the street: a
+profile of ten samples a second plays the streets ten times as fast.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from numpy.typing import NDArray
 from edge_producer.sources.scenario import Injection
 from edge_producer.sources.sensor_generator import GeneratorRequest, device_number
 from schemas.verticals.traffic.queue_network import QueueNetwork
-from schemas.verticals.traffic.standard_junction import NAMES, single_site
+from schemas.verticals.traffic.standard_junction import APPROACHES, NAMES, approach_site, detected
 
 Array = NDArray[np.float64]
 
-CHANNELS = tuple(f"{what}_{name}" for what in ("flow", "occupancy", "queue") for name in NAMES)
+PHASE_CHANNELS = tuple(f"{what}_{name}" for what in ("flow", "occupancy", "queue", "green") for name in NAMES)
+PARTS = tuple(part for name in APPROACHES for part in detected(name))
+CHANNELS = PHASE_CHANNELS + tuple(f"{what}_{part}" for what in ("flow", "queue") for part in PARTS)
+"""By phase, the lights among them; then by approach, of the phases whose approaches have detectors."""
 CHUNK_S, WARM_UP_S = 900, 300
 KEPT = 4
 PASSING_S = 0.35
@@ -40,10 +44,11 @@ TIME_ZONE = ZoneInfo("UTC")
 class IntersectionSensors:
     """Detectors of one intersection.
 
-    Injections: ``incident``: a share (``severity``) of the phase of ``channel`` is blocked behind its
-        detectors;
-    ``detector_failure``: the detectors of ``channel`` stay at one value; ``demand_shift``: another
-    pattern of demand;
+    Injections: ``incident``: a share (``severity``) of the phase or approach of ``channel`` is blocked at
+        its stop line;
+    ``detector_failure``: the detectors of the phase of ``channel`` stay at one value; ``demand_shift``:
+    another pattern of demand; ``steady_demand``: the same share (``severity``) of the peak's whatever the
+    clock says; ``pulse_mode``: loops report vehicles that pass, and none that stand;
     ``dropout``: samples go missing.
     """
 
@@ -52,6 +57,8 @@ class IntersectionSensors:
         "incident": True,
         "detector_failure": True,
         "demand_shift": False,
+        "steady_demand": False,
+        "pulse_mode": False,
         "dropout": False,
     }
 
@@ -60,7 +67,11 @@ class IntersectionSensors:
         self._key = [request.seed, device_number(request.device_id)]
         rng = np.random.default_rng(self._key)
         self._peak = np.array([0.30, 0.06, 0.24, 0.05]) * np.exp(rng.normal(0.0, 0.15, len(NAMES)))
-        self._site = single_site(request.device_id)
+        self._site = approach_site(request.device_id, rng.uniform(0.42, 0.58, len(APPROACHES)).tolist())
+        self._of_phase = [
+            [k for k, arm in enumerate(self._site.arms) if arm.phase == p] for p in range(len(NAMES))
+        ]
+        self._places = {arm.name.rpartition("/")[2]: k for k, arm in enumerate(self._site.arms)}
         self._chunks: dict[int, Array] = {}
 
     @classmethod
@@ -72,16 +83,18 @@ class IntersectionSensors:
         """Samples ``number * size`` to ``(number + 1) * size``.
 
         Returns:
-            Shape (size, 12): vehicles a second, share of the time a loop is occupied, vehicles waiting or
-            approaching; NaN where samples dropped out.
+            Shape (size, 24): vehicles a second, share of the time a loop is occupied, vehicles waiting or
+            approaching, 1 while it is green, each by phase; then vehicles a second and vehicles waiting by
+            approach. NaN where samples dropped out.
         """
         t = self._request.first_s + (np.arange(size) + number * size) / self._request.rate_hz
-        seconds = np.floor(t).astype(np.int64)
+        seconds = np.floor(np.round(t * self._request.rate_hz, 6)).astype(np.int64)
         chunks = seconds // CHUNK_S
         samples = np.empty((size, len(CHANNELS)))
         for chunk in np.unique(chunks):
             mine = chunks == chunk
             samples[mine] = self._chunk(int(chunk))[seconds[mine] - chunk * CHUNK_S]
+        self._pulse(t, samples)
         self._fail(t, samples)
         self._drop(t, samples, number)
         return samples.astype(np.float32)
@@ -91,6 +104,9 @@ class IntersectionSensors:
         at = self._request.start + timedelta(seconds=at_s)
         shift = sum(i.severity for i in self._of("demand_shift") if i.start_s <= at_s < i.end_s)
         level = daily_level(at.astimezone(TIME_ZONE) - timedelta(hours=SHIFT_H * shift))
+        # The streets are filled before the start: a demand that holds from the start holds then too.
+        held = [i for i in self._of("steady_demand") if i.start_s <= max(at_s, 0.0) < i.end_s]
+        level = held[-1].severity if held else level
         day = np.random.default_rng([*self._key, at.toordinal()]).normal(0.0, 0.06)
         turned = np.array([1 - 0.25 * shift, 1.0, 1 + 0.35 * shift, 1.0])
         return np.asarray(self._peak * np.maximum(turned, 0.1) * level * math.exp(day))
@@ -106,43 +122,64 @@ class IntersectionSensors:
         return self._chunks[number]
 
     def _simulated(self, number: int) -> Array:
-        """Seconds of a chunk, shape (CHUNK_S, 12)."""
+        """Seconds of a chunk, shape (CHUNK_S, 24)."""
         begin = number * CHUNK_S - WARM_UP_S
-        names = [arm.name for arm in self._site.arms]
-        levels = [self.demand(begin + k) for k in range(0, CHUNK_S + WARM_UP_S, 60)]
-        rates = [dict(zip(names, (float(v) for v in level), strict=True)) for level in levels]
+        rate_hz = self._request.rate_hz
+        levels = [self.demand((begin + k) / rate_hz) for k in range(0, CHUNK_S + WARM_UP_S, 60)]
+        rates = [{a.name: float(level[a.phase]) * a.share for a in self._site.arms} for level in levels]
         seed = int(np.random.default_rng([*self._key, number + 1, 7]).integers(2**31))
         network = QueueNetwork(self._site, lambda second: rates[second // 60], seed, now_s=float(begin))
         found = np.empty((CHUNK_S, len(CHANNELS)))
         for second in range(CHUNK_S + WARM_UP_S):
-            network.capacity = self._capacity(begin + second)
+            network.capacity = self._capacity((begin + second) / rate_hz)
             network.step(None)
             if second >= WARM_UP_S:
-                counts = network.vehicles()[self._request.device_id]
-                found[second - WARM_UP_S] = [*network.departed, *self._occupied(network), *counts]
+                found[second - WARM_UP_S] = self._second(network)
         return found
 
+    def _second(self, network: QueueNetwork) -> list[float]:
+        """Channels of the second that the network has just made."""
+        counts, head = network.vehicles()[self._request.device_id], network.heads[self._request.device_id]
+        flows = [float(network.departed[arms].sum()) for arms in self._of_phase]
+        standing = [int(network.queue[arms].sum()) for arms in self._of_phase]
+        occupied = [
+            1.0 if not flow and queue else min(flow * PASSING_S, 1.0)
+            for flow, queue in zip(flows, standing, strict=True)
+        ]
+        greens = [float(head.green_s > 0 and head.view.phase == k) for k in range(len(NAMES))]
+        parts = [self._places[part] for part in PARTS]
+        by_part = [float(network.departed[k]) for k in parts]
+        of_parts = [each for name, each in zip(NAMES, counts, strict=True) if name in APPROACHES]
+        waiting = [count for each in of_parts for count in each]
+        return [*flows, *occupied, *map(sum, counts), *greens, *by_part, *waiting]
+
     def _capacity(self, at_s: float) -> Array:
-        capacity = np.ones(len(NAMES))
+        capacity = np.ones(len(self._site.arms))
         for item in self._of("incident"):
             if item.start_s <= at_s < item.end_s:
-                capacity[CHANNELS.index(item.channel or CHANNELS[0]) % len(NAMES)] = max(
-                    1 - item.severity, 0.0
-                )
+                capacity[self._hit(item)] = max(1 - item.severity, 0.0)
         return capacity
 
-    @staticmethod
-    def _occupied(network: QueueNetwork) -> Array:
-        """Share of the second in which a loop is occupied: a vehicle stands there, or vehicles pass."""
-        passing = np.minimum(network.departed * PASSING_S, 1.0)
-        return np.where((network.departed == 0) & (network.queue > 0), 1.0, passing)
+    def _hit(self, item: Injection) -> list[int]:
+        """Arms of an incident: the one approach, or those of the phase."""
+        part = (item.channel or CHANNELS[0]).partition("_")[2]
+        return [self._places[part]] if part in self._places else self._of_phase[NAMES.index(part)]
+
+    def _pulse(self, t: Array, samples: Array) -> None:
+        """Loops in pulse mode report no vehicle that stands."""
+        for item in self._of("pulse_mode"):
+            hit = (t >= item.start_s) & (t < item.end_s)
+            columns = slice(len(NAMES), 2 * len(NAMES))
+            samples[hit, columns] = np.where(samples[hit, columns] >= 1, 0.0, samples[hit, columns])
 
     def _fail(self, t: Array, samples: Array) -> None:
         for item in self._of("detector_failure"):
             hit = (t >= item.start_s) & (t < item.end_s)
-            phase = CHANNELS.index(item.channel or CHANNELS[0]) % len(NAMES)
-            for place, value in enumerate((0.0, 1.0, 0.0)):  # the loop reads occupied, and counts nothing
-                samples[hit, place * len(NAMES) + phase] = value
+            name = (item.channel or CHANNELS[0]).partition("_")[2]
+            dead = {f"occupancy_{name}": 1.0}  # the loop reads occupied, and counts nothing
+            dead |= {f"{what}_{part}": 0.0 for what in ("flow", "queue") for part in {name, *detected(name)}}
+            for channel, value in dead.items():
+                samples[hit, CHANNELS.index(channel)] = value
 
     def _drop(self, t: Array, samples: Array, number: int) -> None:
         for index, item in enumerate(self._of("dropout")):

@@ -5,6 +5,7 @@ Bounds are kept three times: here, by the numbers that the policy role signed, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from schemas.verticals.traffic.junction import Junction
 from schemas.verticals.traffic.phase_control import PhaseChoice, SignalView, next_phase
 from schemas.verticals.traffic.plan_table import plan_in_force
 from schemas.verticals.traffic.signal_plan import infeasible
-from schemas.verticals.traffic.standard_junction import NAMES
+from schemas.verticals.traffic.standard_junction import NAMES, detected
 
 ACTION = "serve_phase"
 LONGEST_STEP_S = 30.0
@@ -38,10 +39,12 @@ class SignalDecision:
         junction: Phases and bounds.
         step_s: Seconds between two windows.
         time_zone: Of the plan table's hours.
+        pace: Seconds of the street in one of the clock: above 1 where a profile plays it faster.
     """
 
-    def __init__(self, junction: Junction, step_s: float, time_zone: str) -> None:
-        self._junction, self._step_s, self._time_zone = junction, step_s, time_zone
+    def __init__(self, junction: Junction, step_s: float, time_zone: str, pace: float = 1.0) -> None:
+        self._junction, self._step_s, self._time_zone = junction, step_s * pace, time_zone
+        self._pace = pace
 
     def decide(
         self,
@@ -53,18 +56,21 @@ class SignalDecision:
         """The next phase, and the state for the next window.
 
         Args:
-            features: ``queue_<phase>_last``; what is missing or NaN makes the signal follow the
-                plan as it is.
+            features: ``queue_<phase>_queued_last``, or of its approaches: one more than wait; what is
+                missing or NaN makes the signal follow the plan as it is.
             event_time: UTC end of the window.
             parameters: The plan table in force; empty: none. An infeasible plan counts as none.
             state: What was returned for the window before; None at the beginning.
         """
-        now_s = event_time.timestamp()
+        now_s = event_time.timestamp() * self._pace
         shown = self._shown(state, now_s)
         plan = plan_in_force(parameters, event_time, self._time_zone)
         if plan is not None and infeasible(plan, self._junction):
             plan = None
-        vehicles = [features.get(f"queue_{name}_last", float("nan")) for name in NAMES]
+        vehicles = [
+            [features.get(f"queue_{part}_queued_last", math.nan) - 1.0 for part in detected(name)]
+            for name in NAMES
+        ]
         view = SignalView(
             shown.phase,
             max(now_s - shown.green_since_s, 0.0),

@@ -26,7 +26,9 @@ class IntersectionPhase:
         self.device_id = device_id
         self._junction = standard_junction()
         zone = profile.calendar_zone or "UTC"
-        self._decision = SignalDecision(self._junction, profile.sampling.hop_s, zone)
+        sampling = profile.sampling
+        # A sample is a second of the street: more of them a second are a street that is played faster.
+        self._decision = SignalDecision(self._junction, sampling.hop_s, zone, sampling.rate_hz)
 
     def __call__(self, request: DecisionRequest) -> DecisionAnswer:
         """Phase and green time from the queues of the window, and the plan in force."""

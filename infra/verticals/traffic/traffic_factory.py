@@ -13,7 +13,14 @@ from edge_producer.sources.scenario import Injection, Kind
 from edge_producer.sources.sensor_generator import GeneratorRequest
 from edge_producer.verticals.traffic.intersection_sensors import CHANNELS, CHUNK_S, IntersectionSensors
 from infra.factory_recipe import FactoryRecipe
-from model_service import BundleFiles, compute_features, factory_models, fault_bank, logged_features
+from model_service import (
+    BundleFiles,
+    bundle_files,
+    compute_features,
+    factory_models,
+    fault_bank,
+    logged_features,
+)
 from schemas.calendar_features import Calendar
 from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
@@ -37,8 +44,11 @@ FAULT_WINDOWS = (20, 40)
 """Of the quarter's windows; five minutes and more after the fault began."""
 FAULTS: dict[Kind, tuple[float, ...]] = {"incident": (0.5, 0.75, 1.0)}
 """A failed detector is none of them: the score does not tell it from an empty street or a long red."""
-FAULTY_CHANNELS = ("queue_ns", "queue_ew")
-"""The through phases, in turn: an empty street hides a fault, and turning ones are often empty."""
+FAULTY_CHANNELS = ("queue_n", "queue_e", "queue_ns", "queue_ew")
+"""Approaches and whole through phases, in turn: turning ones are often empty, which hides a fault."""
+
+SLOWED_SHARE, MOST_SLOWED = 0.05, 0.3
+"""Share of an approach's windows in which a van unloads, and how much of the flow it takes at most."""
 
 Array = NDArray[np.float64]
 Windows = NDArray[np.float32]
@@ -49,7 +59,13 @@ def build_bundle(devices: int = DEVICES) -> BundleFiles:
     profile = find_profile("traffic")
     facts = TrainingFacts(script=SCRIPT, seed=SEED, devices=devices, windows=devices * RUNS * RUN_WINDOWS)
     healthy = [list(healthy_runs(profile, number)) for number in range(devices)]
-    return factory_models.factory_bundle(profile, healthy, golden_windows(profile), facts)
+    return of_any_rate(factory_models.factory_bundle(profile, healthy, golden_windows(profile), facts))
+
+
+def of_any_rate(made: BundleFiles) -> BundleFiles:
+    """The bundle for any sampling rate: a sample is a second of the street, however fast that is played."""
+    manifest = made.manifest.model_copy(update={"rate_hz": None, "version": "", "files": {}})
+    return bundle_files.build_bundle(manifest, made.model, made.golden)
 
 
 def build_fault_bank(devices: int = FAULT_DEVICES) -> fault_bank.BankFile:
@@ -94,9 +110,23 @@ def _fault(kind: Kind, severity: float, channel: str) -> Injection:
 
 def healthy_runs(profile: Profile, number: int) -> Iterator[Array]:
     """Features of quarters of an hour of one intersection, drawn over a fortnight."""
-    sensors = _sensors(f"factory-{number}")
+    sensors, vans = _sensors(f"factory-{number}"), np.random.default_rng([SEED, number, 1])
     for chunk in np.random.default_rng([SEED, number]).integers(0, FORTNIGHT_CHUNKS, RUNS):
-        yield quarter_features(profile, sensors, int(chunk))
+        yield with_vans(profile, quarter_features(profile, sensors, int(chunk)), vans)
+
+
+def with_vans(profile: Profile, features: Array, rng: np.random.Generator) -> Array:
+    """Rows (n, F), some with a little discharge missing, which no model may take for an incident.
+
+    The simulated streets know no van that unloads; without them nothing would ever be missing, and a model
+    would look at nothing else.
+    """
+    columns = [at for at, spec in enumerate(profile.feature_specs()) if spec.kind == "discharge"]
+    shape = len(features), len(columns)
+    slowed = np.where(rng.random(shape) < SLOWED_SHARE, rng.uniform(0.0, MOST_SLOWED, shape), 0.0)
+    found = features.copy()
+    found[:, columns] = np.maximum(found[:, columns], slowed)
+    return found
 
 
 def quarter_features(profile: Profile, sensors: IntersectionSensors, chunk: int) -> Array:

@@ -26,7 +26,8 @@ from model_service.rollout.config_spans import (
 )
 from schemas.verticals.traffic.standard_junction import NAMES
 
-FEATURES = frozenset(f"queue_{name}_mean" for name in NAMES)
+FEATURES = frozenset(f"queue_{name}_queued_mean" for name in NAMES)
+"""One more than the mean queue."""
 WORSE = 0.1
 """Share by which queues may grow: the logarithm of their ratio is compared with its own."""
 FEWEST_WINDOWS = 30
@@ -106,7 +107,7 @@ def _queues(evidence: ConfigEvidence, rows: Sequence[Mapping[str, Any]], span: S
         unit = unit_of.get(row["device_id"])
         if unit is not None and span.start <= row["period_start"] < span.end:
             windows[unit] += row["n"]
-            waited[unit] += row["n"] * row["mean"]
+            waited[unit] += row["n"] * (row["mean"] - 1.0)
     return {u: waited[u] / n for u, n in windows.items() if n >= FEWEST_WINDOWS * len(NAMES)}
 
 

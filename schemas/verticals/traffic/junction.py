@@ -9,6 +9,8 @@ from itertools import combinations
 INTERGREEN_S = 3.0
 START_LOSS_S = 2.0
 """Seconds of a green that pass before vehicles leave at the saturation flow."""
+LANE_SATURATION = 0.5
+"""Vehicles a second and lane that leave a standing queue."""
 
 
 @dataclass(frozen=True, slots=True)

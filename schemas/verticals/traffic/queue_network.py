@@ -6,13 +6,15 @@ are whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.verticals.traffic.junction import START_LOSS_S
+from schemas.verticals.traffic.junction import LANE_SATURATION, START_LOSS_S
+from schemas.verticals.traffic.late_orders import LateOrders
 from schemas.verticals.traffic.phase_control import fixed_phase, next_phase
 from schemas.verticals.traffic.road_site import RoadSite
 from schemas.verticals.traffic.signal_head import SignalHead
@@ -52,15 +54,26 @@ class QueueNetwork:
         seed: Of arrivals, turns and travel times.
         step_s: Seconds between two choices of a signal.
         now_s: Seconds since 1970 of the first second.
+        zone: Vehicles of a lane that its detectors can see; what stands behind them is not counted.
+        late_s: Seconds that a choice takes to reach its signal.
     """
 
     def __init__(
-        self, site: RoadSite, demand: Demand, seed: int, step_s: int = 2, now_s: float = 0.0
+        self,
+        site: RoadSite,
+        demand: Demand,
+        seed: int,
+        step_s: int = 2,
+        now_s: float = 0.0,
+        zone: float = math.inf,
+        late_s: int = 0,
     ) -> None:
         self._site, self._demand, self._step_s, self._begin_s = site, demand, step_s, now_s
         self._rng = np.random.default_rng(seed)
+        self._on_their_way = LateOrders(late_s)
         self._number = {arm.name: k for k, arm in enumerate(site.arms)}
         self._saturation = np.array([arm.saturation for arm in site.arms])
+        self._most = zone * self._saturation / LANE_SATURATION
         self._exits = self._exits_of(site)
         self._of_phase = {
             name: [
@@ -91,11 +104,13 @@ class QueueNetwork:
                 )
         return found
 
-    def vehicles(self) -> dict[str, list[float]]:
-        """Waiting or approaching, by intersection and phase: what its detectors count."""
+    def vehicles(self) -> dict[str, list[list[float]]]:
+        """Waiting or approaching, by intersection, phase and arm: what its detectors count."""
         soon = [(self._second + k) % len(self._ring) for k in range(ZONE_S)]
-        counted = self.queue + self._ring[soon].sum(axis=0)
-        return {n: [float(counted[arms].sum()) for arms in phases] for n, phases in self._of_phase.items()}
+        counted = np.minimum(self.queue + self._ring[soon].sum(axis=0), self._most).tolist()
+        return {
+            n: [[float(counted[k]) for k in arms] for arms in phases] for n, phases in self._of_phase.items()
+        }
 
     def step(self, plans: Mapping[str, SignalPlan] | None, *, choosing: bool = True) -> None:
         """One second: signals, then arrivals, then departures.
@@ -129,9 +144,10 @@ class QueueNetwork:
                 junction, plan = self._site.junctions[name], plans.get(name)
                 if choosing:
                     made = next_phase(junction, head.view, counts[name], now_s, plan, float(self._step_s))
-                    head.tell(made.phase)
+                    self._on_their_way.send(self._second, head, made.phase)
                 elif plan is not None:
                     head.tell(fixed_phase(junction, head.view, now_s, plan, float(self._step_s)).phase)
+            self._on_their_way.arrive(self._second)
             shown = head.step(now_s)
             if shown is not None and head.green_s >= START_LOSS_S:
                 green[self._of_phase[name][shown]] = True

@@ -6,6 +6,8 @@ longer than its phase allows, and between two greens lies the whole intergreen.
 
 from __future__ import annotations
 
+import math
+
 from schemas.verticals.traffic.junction import Junction
 from schemas.verticals.traffic.phase_control import SignalView, equal_plan, fixed_phase
 from schemas.verticals.traffic.signal_plan import SignalPlan
@@ -52,6 +54,15 @@ class SignalHead:
         if 0 <= phase < len(self._junction.phases):
             self._wanted, self._told_s = phase, self._now_s
 
+    def release(self) -> None:
+        """Follow the fixed plan, until something is told again."""
+        self._told_s = -math.inf
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether the fixed plan is in force for want of commands."""
+        return self._now_s - self._told_s > SILENT_S
+
     def step(self, now_s: float) -> int | None:
         """The phase that is green from now on; None in the intergreen.
 
@@ -72,7 +83,7 @@ class SignalHead:
         green_s, shown = self._now_s - self._since_s, self._junction.phases[self._phase]
         if green_s < shown.min_green_s:
             return self._phase
-        if self._now_s - self._told_s > SILENT_S:
+        if self.falls_back:
             self.fallbacks += 1
             wanted = fixed_phase(self._junction, self.view, self._now_s, self._fixed, 1.0).phase
         else:

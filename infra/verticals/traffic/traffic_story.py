@@ -1,0 +1,55 @@
+"""The demo of intersections: a blocked lane, loops that are set anew, blocked lanes at many intersections.
+
+The streets carry an afternoon's demand whatever the clock says: a drift of demand takes days to tell from the
+hour, so the drift of this demo is one of the detectors.
+"""
+
+from __future__ import annotations
+
+from edge_producer.sources.scenario import Injection
+from infra.demo.story import DemoSize, DemoStory, StoryTimes
+
+SECONDS = 300.0
+"""Fifty minutes of the streets, played ten times as fast."""
+BEFORE_DRIFT_S = 30.0
+"""Later than the plan of a demo says: what the street is like takes longer to know than a machine."""
+DEMAND = 0.6
+"""Share of the peak's."""
+NEW_LOOPS_SHARE = 0.8
+"""Of all intersections."""
+BLOCKED_SHARE = 0.6
+"""Of the first site's."""
+
+
+def tell(sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
+    """What happens at the intersections of these sites.
+
+    A lane of one intersection is blocked; the loops of most are set to pulse mode, which the loop must learn;
+    then lanes are blocked at many intersections of the first site, which it must not learn.
+    """
+    first = sites[0]
+    blocked = first[seed % len(first)]
+    fault = Injection(kind="incident", start_s=times.fault_s, channel="queue_n", devices=(blocked,))
+    drift = Injection(kind="pulse_mode", start_s=times.drift_s + BEFORE_DRIFT_S, share=NEW_LOOPS_SHARE)
+    setting = (Injection(kind="steady_demand", start_s=0.0, severity=DEMAND),)
+    told = [
+        f"the streets run ten times as fast, with {DEMAND:.0%} of the peak's demand whatever the clock says; "
+        f"from {fault.start_s:.0f} s the north approach of {blocked} is blocked",
+        f"at {drift.start_s:.0f} s the loops of {{drifted}} intersections stop reporting standing vehicles",
+    ]
+    wear = _snow(first, blocked, times)
+    if wear is not None:
+        more = f"the east approach of {len(wear.devices)} more is blocked, as by snow"
+        told.append(f"from {wear.start_s:.0f} s {more}")
+    return DemoStory("intersections", fault, drift, "occupancy_ns", wear, tuple(told), setting)
+
+
+tell.size = DemoSize(seconds=SECONDS)  # type: ignore[attr-defined]  (what the demo reads)
+
+
+def _snow(first: tuple[str, ...], blocked: str, times: StoryTimes) -> Injection | None:
+    others = [d for d in first if d != blocked]
+    hit = tuple(others[: round(BLOCKED_SHARE * len(first))])
+    if times.wear_s is None or not hit:
+        return None
+    return Injection(kind="incident", start_s=times.wear_s, channel="queue_e", devices=hit)

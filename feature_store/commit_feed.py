@@ -162,7 +162,7 @@ class CommitFeed:
     def keep_for(self, statuses: Collection[JobStatus], now: datetime) -> None:
         """Write a chunk of the records that the next snapshot prunes, and remove chunks nobody needs."""
         lowest = min((s.position for s in statuses), default=None)
-        upto = _snapshot_number(self._commits.latest_snapshot(self._task))
+        upto = max(self._commits.snapshots(self._task), default=None)
         if lowest is not None and upto is not None and lowest < upto:
             self._write(upto)
         retention_s = max((s.retention_s for s in statuses), default=0.0)
@@ -187,15 +187,17 @@ class CommitFeed:
         DISK.write(path, with_digest(orjson.dumps(payload)))
 
     def _before(self, first: int) -> FeedStart | None:
-        """The task's newest snapshot, less what the commits from ``first`` on added to it.
+        """The task's newest readable snapshot, less what the commits from ``first`` on added to it.
 
         Returns:
-            None: a worker pruned some of these commits meanwhile.
+            None: a worker pruned some of these commits meanwhile, or every snapshot is damaged.
         """
-        snapshot = self._commits.latest_snapshot(self._task)
-        if first == 0 or snapshot is None:
+        snapshots = self._commits.snapshots(self._task)
+        if first == 0 or not snapshots:
             return FeedStart(first - 1, {}, {})
-        raw = orjson.loads(snapshot)
+        raw = next(filter(None, map(self._readable, snapshots)), None)
+        if raw is None:
+            return None
         added = list(self.entries(first, raw["n"]))
         if len(added) != raw["n"] - first + 1:
             return None
@@ -205,6 +207,16 @@ class CommitFeed:
             offsets |= {topic: start for topic, (start, _end) in entry.offsets.items()}
             landed.subtract(entry.rows_by_topic())
         return FeedStart(first - 1, offsets, dict(landed))
+
+    def _readable(self, n: int) -> dict[str, Any] | None:
+        """Snapshot n; None: it is damaged, or pruned. The worker writes a damaged one again."""
+        try:
+            return checked(self._commits.read_snapshot(self._task, n), f"snapshot {self._task}/{n}")
+        except FileNotFoundError:
+            return None
+        except DamagedLakeError as exc:
+            log.warning("%s; jobs count from an older one", exc)
+            return None
 
     def _record(self, n: int) -> FeedEntry | None:
         try:
@@ -293,10 +305,6 @@ def _read_chunk(path: Path) -> dict[str, Any] | None:
 def _load_start(path: Path) -> FeedStart | None:
     raw = _read_chunk(path)
     return FeedStart(raw["n"], raw["offsets"], raw["landed"]) if raw else None
-
-
-def _snapshot_number(snapshot: bytes | None) -> int | None:
-    return None if snapshot is None else int(orjson.loads(snapshot)["n"])
 
 
 def _of_job(state: Mapping[str, Any], job: str) -> dict[str, Any]:

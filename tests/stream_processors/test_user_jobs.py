@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from feature_store import connect
+from feature_store.commit_log import SNAPSHOT, CommitLog
 from feature_store.cut_store import CutStore
 from schemas.tables import DRIFT
 from stream_processors.derived_provenance import derived_provenance
@@ -212,6 +213,19 @@ def test_what_a_job_has_not_read_outlives_its_record_and_what_all_have_read_does
     rig.run()
     rig.land(SNAPSHOT_EVERY, rows=1)
     assert list(folder(rig).iterdir()) == []
+
+
+def test_a_damaged_snapshot_stops_neither_the_task_nor_a_job_that_is_behind(rig):
+    stopped_for(rig, SNAPSHOT_EVERY * 2)
+    log = CommitLog(rig.lake.root)
+    newest = log.path(rig.task, log.snapshots(rig.task)[0], SNAPSHOT)
+    newest.write_bytes(b"")
+    rig.replace_worker()
+    rig.open()
+    assert newest.read_bytes(), "it is written again from the one before it"
+    rig.land(SNAPSHOT_EVERY, rows=1)
+    rig.run()
+    assert rig.numbered() == rig.expected()
 
 
 @pytest.mark.long

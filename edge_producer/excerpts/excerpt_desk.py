@@ -6,6 +6,7 @@ the sensing loop, which only holds samples, looks every quarter of a second.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from schemas.excerpt_permit import ExcerptPermit
 from schemas.excerpt_words import PermitState
 from schemas.instants import from_us
 from schemas.profile import Profile
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
 """Time between two looks of the sensing loop at the consent file."""
@@ -127,13 +130,22 @@ class ExcerptDesk:
         self._running, self._monotonic = running, monotonic
         self._held: Mapping[str, _Held] = {name: _Held() for name in devices}
         self._settled: dict[str, int] = {}
+        self._failed = False
         self._lock = Lock()
         self.unknown: dict[str, set[str]] = defaultdict(set)
         self.on_outcome: dict[str, Callable[[], None]] = {}
         self.counts: Counter[str] = Counter()
 
     def add(self, window: Window, boot_id: int) -> None:
-        """Hold a window's samples, if the device's profile has excerpts and there is consent."""
+        """Hold a window's samples where the profile has excerpts and there is consent. Never raises."""
+        try:
+            self._add(window, boot_id)
+        except Exception:  # an excerpt is worth no decision
+            if not self._failed:
+                log.exception("samples are not held", extra={"device_id": window.device_id})
+            self._failed = True
+
+    def _add(self, window: Window, boot_id: int) -> None:
         held, profile = self._held[window.device_id], self._running(window.device_id)
         if profile is not held.profile:
             policy = profile.excerpts

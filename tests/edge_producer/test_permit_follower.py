@@ -335,6 +335,13 @@ def test_a_ring_holds_what_the_profile_says_and_no_more():
     assert (ring.seconds, ring.reach()) == (0, None)
 
 
+def test_samples_that_cannot_be_held_stop_no_sensing(rig):
+    samples = np.zeros((HOP, 1), dtype=np.float32)  # not the profile's channels
+    rig.profile = rig.profile.model_copy(update={"channels": rig.profile.channels[::-1]})
+    rig.desk.add(Window("m-1", samples, rig.end, 0, TimeQuality.SYNCHRONISED), 7)
+    assert rig.desk.reach("m-1") is None
+
+
 def test_a_profile_without_excerpts_holds_and_asks_nothing(rig, people):
     rig.profile = with_excerpts(policy=POLICY).model_copy(update={"excerpts": None})
     rig.sense(5)

@@ -1,0 +1,1 @@
+"""Cobots at one sample a second: a model from labelled recordings, which `edgeloop model import` takes."""

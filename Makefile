@@ -69,7 +69,7 @@ lock-peers: setup
 
 # Needs uv. Pins of the judges' environments, apart from our own lock.
 lock-judges: setup
-	@cd benchmarks/judge && for judge in machine traffic; do uv pip compile requirements-judge-$$judge.in --universal \
+	@cd benchmarks/judge && for judge in machine traffic robot; do uv pip compile requirements-judge-$$judge.in --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 		--quiet --output-file requirements-judge-$$judge.txt || exit 1; done
 

@@ -1,10 +1,10 @@
 """Runs in the judge's environment: an arm of two joints in MuJoCo, as lines of JSON. Imports no edgeloop.
 
-The first line of the standard input is the run: ``{"seed": n, "speed": share, "payload_kg": m, "strike_s":
-t or null, "changes": [[at_s, payload_kg], ...]}``; out comes ``{"cycle_s": ..., "quantities": [...]}``. Then
-each line ``{"to_s": t, "orders": [[at_s, "stop" or "retreat"], ...]}`` advances the physics to ``t``, carries
-out orders at their instants, and brings ``{"samples": [[...], ...]}``, one row each 2 ms. ``{"end": true}``
-brings what came of it. Physics has steps of 0.2 ms, the drives of 1 ms.
+A line ``{"seed": n, "speed": share, "payload_kg": m, "strike_s": t or null, "changes": [[t, payload_kg],
+...]}`` begins a run. Then each line ``{"to_s": t, "orders": [[t, "stop" or "retreat"], ...]}`` advances the
+physics to ``to_s``, carries out orders at their instants, and brings ``{"samples": [[...], ...]}``: one row
+each 2 ms, in the order of ``QUANTITIES`` in ``arm_models.py``. ``{"end": true}`` brings what came of it.
+Physics has steps of 0.2 ms, the drives of 1 ms.
 """
 
 from __future__ import annotations
@@ -34,10 +34,6 @@ OWN_RAD, CYCLE_RAD = 0.08, 0.04
 """Spread of the points from robot to robot, and from cycle to cycle."""
 RETREAT_S = 0.15
 APPROACH_S = 0.05
-QUANTITIES = (
-    "current_1", "position_1", "velocity_1", "current_2", "position_2", "velocity_2", "wheel_current",
-    "wheel_speed", "acceleration_x", "acceleration_z",
-)  # fmt: skip
 NOISE = np.array([0.05, 2e-4, 0.006, 0.05, 2e-4, 0.006, 0.04, 0.02, 0.06, 0.06])
 
 
@@ -264,16 +260,18 @@ class Arm:
 
 
 def main() -> None:
-    """One run."""
-    arm = Arm(json.loads(sys.stdin.readline()))
-    head = {"cycle_s": arm.program.cycle_s, "quantities": QUANTITIES, "mujoco": mujoco.__version__}
-    print(json.dumps(head), flush=True)
+    """Runs, one after the other, until the input ends."""
+    arm = None
     for line in sys.stdin:
         asked = json.loads(line)
-        if asked.get("end"):
-            print(json.dumps(arm.outcome()), flush=True)
-            return
-        print(json.dumps({"samples": arm.advance(asked["to_s"], asked["orders"])}), flush=True)
+        if "seed" in asked:
+            arm = Arm(asked)
+            said = {"cycle_s": arm.program.cycle_s, "mujoco": mujoco.__version__}
+        elif asked.get("end"):
+            said = arm.outcome()
+        else:
+            said = {"samples": arm.advance(asked["to_s"], asked["orders"])}
+        print(json.dumps(said), flush=True)
 
 
 if __name__ == "__main__":

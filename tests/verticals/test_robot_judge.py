@@ -1,4 +1,4 @@
-"""The judge of reflexes without MuJoCo: lock step against a body of our own, the real way of a decision, the page."""
+"""The judge of reflexes without MuJoCo: lock step against a body of our own, a real decision, the page."""
 
 from __future__ import annotations
 

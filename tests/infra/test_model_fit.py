@@ -182,11 +182,16 @@ def test_a_fitted_profile_differs_in_model_and_thresholds_alone(name):
     _, after = fitted_text(text, "other", 0.7, 0.6, 2.0)
     before = load_profile(builtin_profiles()[name])
     assert after.model.family == "other"
-    assert (after.decision.rules[0].enter, after.decision.rules[0].leave) == (0.7, 0.6)
+    assert [(r.enter, r.leave) for r in after.decision.score_rules[:1]] == (
+        [(0.7, 0.6)] if before.decision.score_rules else []
+    )
     assert after.training.alarms_per_device_day == 2.0
     kept = {"model", "decision", "training"}
     assert after.model_dump(exclude=kept) == before.model_dump(exclude=kept)
-    assert all(r.enter >= 0.7 for r in after.decision.rules)
+    assert all(r.enter >= 0.7 for r in after.decision.score_rules)
+    assert [r for r in after.decision.rules if r.output != "score"] == [
+        r for r in before.decision.rules if r.output != "score"
+    ]
 
 
 def test_labelled_spans_become_the_banks_known_faults(edgeloop, tmp_path):

@@ -89,18 +89,18 @@ def test_without_a_reflex_nothing_is_decided_and_who_is_slower_than_the_windows_
     assert slow.ordered_s == pytest.approx(0.020 + 50 * 0.020)
 
 
-def test_an_order_before_the_touch_is_early_and_one_long_before_is_none():
+def test_an_order_before_the_touch_is_early_and_one_long_before_would_have_stopped_the_arm():
     class Nervous(Fixed):
         def decide(self, samples: np.ndarray, at_s: float) -> tuple[LocalDecision, float]:
             self.at = 0.0 if at_s >= self.since_s else 2.0
             return super().decide(samples, at_s)
 
-    for since_s, early in ((0.48, True), (0.1, False)):
+    for since_s, told in ((0.48, True), (0.1, False)):
         path = Nervous(0.001)
         path.since_s = since_s
         found = strike(Sledge(), RUN, path, CUT, 0.0)
-        assert found.early is early
-        assert (found.ordered_s is None) is not early, "it was in force before anybody would be told"
+        assert found.early
+        assert (found.ordered_s is not None) is told, "nobody is told what was in force before"
 
 
 def test_free_motion_counts_each_start_of_an_action_that_moves_the_arm():

@@ -51,7 +51,7 @@ class Struck(NamedTuple):
     Attributes:
         found: As MuJoCo tells it.
         ordered_s: When the arm had the first order that came of it; None: none did.
-        early: An order was given while the arm had touched nothing.
+        early: An action that moves the arm was in force while it had touched nothing.
         latencies: Seconds of each decision that started an action.
     """
 
@@ -81,7 +81,7 @@ def strike(arm: Simulated, run: ArmRun, path: Decides, cut: Cut, trip_s: float |
     samples: list[NDArray[np.float32]] = []
     orders: list[Order] = []
     given: list[Order] = []
-    latencies = []
+    latencies, nervous = [], False
     while at_s < last_s:
         at_s = round(at_s + cut.hop * cut.step_s, 6)
         samples.extend(arm.advance(at_s, orders))
@@ -91,6 +91,7 @@ def strike(arm: Simulated, run: ArmRun, path: Decides, cut: Cut, trip_s: float |
             continue
         decision, latency_s = path.decide(np.stack(samples), at_s)
         busy_s = max(at_s, busy_s) + latency_s
+        nervous |= at_s < run.strike_s - BEFORE_S and decision.action in MOVING
         if at_s >= run.strike_s - BEFORE_S and decision.started:
             latencies.append(latency_s)
             if decision.action in MOVING:
@@ -98,7 +99,7 @@ def strike(arm: Simulated, run: ArmRun, path: Decides, cut: Cut, trip_s: float |
                 given.append((at_s, decision.action))
     found = arm.end()
     touched = found["touched_s"]
-    early = bool(given) and (touched is None or given[0][0] < touched)
+    early = nervous or (bool(given) and (touched is None or given[0][0] < touched))
     return Struck(found, found["ordered_s"], early, tuple(latencies))
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from benchmarks.judge.robot.lock_step import REACTIONS, move_freely, strike
 from benchmarks.judge.robot.reflex_path import ReflexPath, open_actuator
 
 SPEEDS, PAYLOADS_KG, SEEDS = (0.5, 1.0, 1.5), (0.0, 0.6, 1.2), 2
-FREE_SEEDS, FREE_S = 6, 40.0
+FREE_SEEDS, FREE_S = 3, 30.0
 STRUCK = (0.10, 0.70)
 """When the first move of the program begins, and how long it takes at the usual speed, s."""
 CHANGE_EVERY = 2
@@ -46,12 +47,12 @@ def judge_robot(root: Path, given: argparse.Namespace) -> None:
         with arm_process(python_of("robot", root)) as arm, open_actuator() as actuator:
             judged = models(arm, cache, given.profile, given.bundle)
             cells = list(_cells(arm, judged, actuator))
-            missing = [cell for cell in cells if not (cache / f"{cell[0]}.json").is_file()]
-            for key, measure in missing[: given.most]:
+            missing = {key: cell for key, cell in cells if not (cache / f"{key}.json").is_file()}
+            for key, measure in list(missing.items())[: given.most]:
                 sys.stderr.write(f"{key}\n")
                 found = {**measure(), "load": round(os.getloadavg()[0], 1)}
                 (cache / f"{key}.json").write_text(json.dumps(found), encoding="utf-8")
-            wanted = [cache / f"{key}.json" for key, _ in cells]
+            wanted = list(dict.fromkeys(cache / f"{key}.json" for key, _ in cells))
     else:
         wanted = sorted(cache.glob("*.json"))
     if not given.write:
@@ -77,23 +78,22 @@ def read_results() -> list[dict[str, Any]]:
 def _cells(
     arm: ArmProcess, judged: list[JudgedArm], actuator: Any
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Key and measurement of each cell: those without a reflex once, the rest for each model."""
-    for model in judged:
-        path = ReflexPath(model.profile, model.predictor, model.columns, actuator)
-        version = model.predictor.version
-        for seed in range(SEEDS):
-            for speed in SPEEDS:
-                for payload_kg in PAYLOADS_KG:
-                    for reaction in REACTIONS:
-                        cell = (speed, payload_kg, seed)
-                        by = "nobody" if REACTIONS[reaction] is None else f"{model.name}-{version}"
-                        key = f"strike-{by}-{reaction.replace(' ', '-')}-{speed:g}-{payload_kg:g}-{seed}"
-                        yield key, _strike(arm, model, path, reaction, cell)
-        for seed in range(FREE_SEEDS):
+    """Key and measurement of each cell, seed by seed: a run that is stopped has as many of each model."""
+    paths = [ReflexPath(model.profile, model.predictor, model.columns, actuator) for model in judged]
+    for seed in range(max(SEEDS, FREE_SEEDS)):
+        for model, path in zip(judged, paths, strict=True):
+            version = model.predictor.version
+            for speed, payload_kg, reaction in product(SPEEDS, PAYLOADS_KG, REACTIONS):
+                cell = (speed, payload_kg, seed)
+                by = "nobody" if REACTIONS[reaction] is None else f"{model.name}-{version}"
+                key = f"strike-{by}-{reaction.replace(' ', '-')}-{speed:g}-{payload_kg:g}-{seed}"
+                if seed < SEEDS:
+                    yield key, _strike(arm, model, path, reaction, cell)
             for changing in (False, True):
                 what = "changing" if changing else "steady"
-                key = f"free-{model.name}-{version}-{what}-{seed}"
-                yield key, _free(arm, model, path, seed, changing=changing)
+                if seed < FREE_SEEDS:
+                    key = f"free-{model.name}-{version}-{what}-{seed}"
+                    yield key, _free(arm, model, path, seed, changing=changing)
 
 
 def _strike(
@@ -128,7 +128,7 @@ def _strike(
 def _free(
     arm: ArmProcess, model: JudgedArm, path: ReflexPath, seed: int, *, changing: bool
 ) -> Callable[[], dict[str, Any]]:
-    speed, payload_kg = SPEEDS[seed % len(SPEEDS)], PAYLOADS_KG[seed // len(SPEEDS) % len(PAYLOADS_KG)]
+    speed, payload_kg = SPEEDS[seed % len(SPEEDS)], PAYLOADS_KG[(seed + 1) % len(PAYLOADS_KG)]
 
     def measure() -> dict[str, Any]:
         cycle_s = arm.begin(ArmRun(100 + seed, speed, payload_kg))["cycle_s"]

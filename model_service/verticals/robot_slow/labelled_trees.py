@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,14 +79,14 @@ def fit_labelled_trees(
         if not (flags[blocks < BLOCKS // 2].any() and flags[blocks >= BLOCKS // 2].any()):
             raise ValueError(f"{kind}: labelled windows are needed in both halves of the recording")
         given = _out_of_block(rows, flags, blocks, windows.shape[1], seed)
-        judge = (quality or {}).get(kind) or (lambda said, flags=flags: window_f1(said, flags))
+        judge = (quality or {}).get(kind) or partial(window_f1, flags)
         thresholds[kind] = best_threshold(given, judge)
         unseen[kind] = bent(given, thresholds[kind])
         models[kind] = _fitted(rows, flags, seed)
     return LabelledTrees(_whole(front, models, thresholds, rows.shape[1]), thresholds, unseen)
 
 
-def window_f1(said: Flags, labelled: Flags) -> float:
+def window_f1(labelled: Flags, said: Flags) -> float:
     """F1 over windows."""
     return float(2 * (said & labelled).sum() / max(said.sum() + labelled.sum(), 1))
 
@@ -94,7 +95,7 @@ def best_threshold(probability: Array, quality: Callable[[Flags], float]) -> flo
     """The threshold of the highest quality; of equal ones the middle.
 
     >>> probability = np.array([0.1, 0.3, 0.62, 0.9])
-    >>> best_threshold(probability, lambda said: window_f1(said, probability > 0.5))
+    >>> best_threshold(probability, lambda said: window_f1(probability > 0.5, said))
     0.5
     """
     found = [quality(probability >= threshold) for threshold in THRESHOLDS]

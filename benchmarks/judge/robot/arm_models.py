@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,16 +92,15 @@ def judged_arm(name: str, profile: Profile, bundles: Path) -> JudgedArm:
     return JudgedArm(name, profile, load_predictor(profile, bundles), columns)
 
 
-def models(arm: ArmProcess, cache: Path, profile: str | None, bundles: Path | None) -> list[JudgedArm]:
-    """The fitted one, the shipped one where there is one, and the one that a person names."""
-    found = [judged_arm("fitted", *_fitted(arm, cache))]
+def models(arm: ArmProcess, cache: Path, profile: str | None, bundles: Path | None) -> Iterator[JudgedArm]:
+    """The shipped one where there is one, the one that a person names, and the fitted one, made then."""
     if PROFILE in builtin_profiles():
         shipped = find_profile(PROFILE)
         if (SHIPPED / shipped.model.family).is_dir():
-            found.append(judged_arm("factory", shipped, SHIPPED))
+            yield judged_arm("factory", shipped, SHIPPED)
     if profile is not None:
-        found.append(judged_arm("given", find_profile(profile), bundles or SHIPPED))
-    return found
+        yield judged_arm("given", find_profile(profile), bundles or SHIPPED)
+    yield judged_arm("fitted", *_fitted(arm, cache))
 
 
 def _fitted(arm: ArmProcess, cache: Path) -> tuple[Profile, Path]:

@@ -20,6 +20,7 @@ from benchmarks.judge.robot.arm_page import BEGIN, figures, run_picture
 from benchmarks.judge.robot.arm_process import ArmProcess, ArmRun, arm_process
 from benchmarks.judge.robot.lock_step import REACTIONS, move_freely, strike
 from benchmarks.judge.robot.reflex_path import ReflexPath, open_actuator
+from edge_producer.acting.resident_actuator import ResidentActuator
 
 SPEEDS, PAYLOADS_KG, SEEDS = (0.5, 1.0, 1.5), (0.0, 0.6, 1.2), 2
 FREE_SEEDS, FREE_S = 3, 30.0
@@ -45,19 +46,15 @@ def judge_robot(root: Path, given: argparse.Namespace) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     if not given.measured:
         with arm_process(python_of("robot", root)) as arm, open_actuator() as actuator:
-            judged = models(arm, cache, given.profile, given.bundle)
-            cells = list(_cells(arm, judged, actuator))
-            missing = {key: cell for key, cell in cells if not (cache / f"{key}.json").is_file()}
-            for key, measure in list(missing.items())[: given.most]:
-                sys.stderr.write(f"{key}\n")
-                found = {**measure(), "load": round(os.getloadavg()[0], 1)}
-                (cache / f"{key}.json").write_text(json.dumps(found), encoding="utf-8")
-            wanted = list(dict.fromkeys(cache / f"{key}.json" for key, _ in cells))
-    else:
-        wanted = sorted(cache.glob("*.json"))
+            for model in models(arm, cache, given.profile, given.bundle):
+                missing = {k: m for k, m in _cells(arm, model, actuator) if not _file(cache, k).is_file()}
+                for key, measure in list(missing.items())[: given.most]:
+                    sys.stderr.write(f"{key}\n")
+                    found = {**measure(), "load": round(os.getloadavg()[0], 1)}
+                    _file(cache, key).write_text(json.dumps(found), encoding="utf-8")
     if not given.write:
         return
-    stored = [json.loads(path.read_text(encoding="utf-8")) for path in wanted if path.is_file()]
+    stored = _measured(cache)
     RESULTS.write_text(json.dumps(stored, separators=(",", ":")) + "\n", encoding="utf-8")
     write_page(root)
 
@@ -75,25 +72,34 @@ def read_results() -> list[dict[str, Any]]:
     return found
 
 
+def _measured(cache: Path) -> list[dict[str, Any]]:
+    """What is in the cache, of each model the version that was measured last."""
+    paths = sorted(cache.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    newest = {result["model"]: result["version"] for result in found}
+    return [result for result in found if result["version"] == newest[result["model"]]]
+
+
+def _file(cache: Path, key: str) -> Path:
+    return cache / f"{key}.json"
+
+
 def _cells(
-    arm: ArmProcess, judged: list[JudgedArm], actuator: Any
+    arm: ArmProcess, model: JudgedArm, actuator: ResidentActuator
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Key and measurement of each cell, seed by seed: a run that is stopped has as many of each model."""
-    paths = [ReflexPath(model.profile, model.predictor, model.columns, actuator) for model in judged]
+    """Key and measurement of each cell of a model; what needs none has one key for all of them."""
+    path = ReflexPath(model.profile, model.predictor, model.columns, actuator)
+    version = model.predictor.version
     for seed in range(max(SEEDS, FREE_SEEDS)):
-        for model, path in zip(judged, paths, strict=True):
-            version = model.predictor.version
-            for speed, payload_kg, reaction in product(SPEEDS, PAYLOADS_KG, REACTIONS):
-                cell = (speed, payload_kg, seed)
-                by = "nobody" if REACTIONS[reaction] is None else f"{model.name}-{version}"
-                key = f"strike-{by}-{reaction.replace(' ', '-')}-{speed:g}-{payload_kg:g}-{seed}"
-                if seed < SEEDS:
-                    yield key, _strike(arm, model, path, reaction, cell)
-            for changing in (False, True):
-                what = "changing" if changing else "steady"
-                if seed < FREE_SEEDS:
-                    key = f"free-{model.name}-{version}-{what}-{seed}"
-                    yield key, _free(arm, model, path, seed, changing=changing)
+        for speed, payload_kg, reaction in product(SPEEDS, PAYLOADS_KG, REACTIONS):
+            by = "nobody" if REACTIONS[reaction] is None else f"{model.name}-{version}"
+            key = f"strike-{by}-{reaction.replace(' ', '-')}-{speed:g}-{payload_kg:g}-{seed}"
+            if seed < SEEDS:
+                yield key, _strike(arm, model, path, reaction, (speed, payload_kg, seed))
+        for changing in (False, True):
+            key = f"free-{model.name}-{version}-{'changing' if changing else 'steady'}-{seed}"
+            if seed < FREE_SEEDS:
+                yield key, _free(arm, model, path, seed, changing=changing)
 
 
 def _strike(

@@ -36,8 +36,8 @@ def figures(stored: Results) -> str:
     page.say(
         "Medians over payloads and seeds, worst in brackets. *Depth*: how far the plate is pushed from the "
         "first touch until it yields no more; *force*: of the spring and damper behind it. *Order*: from the "
-        "touch to the instant at which the arm has its order; *missed*: it never came. *Early*: it came, or "
-        "was in force, before the touch."
+        "touch to the instant at which the arm has its last order (a stop may be followed by a retreat); "
+        "*missed*: none came. *Early*: one came, or was in force, before the touch."
     )
     names = sorted({r["model"] for r in strikes if r["model"]}, reverse=True)
     rows = []

@@ -12,6 +12,7 @@ from benchmarks.judge.machine.share_interval import share_interval
 from benchmarks.judge.robot.lock_step import REACTIONS
 
 BEGIN = "<!-- figures: make judge -->"
+PICTURE = "robot-run.svg"
 SOON_S = 2.0
 """After a change of the payload: a stop within it is laid to the change."""
 _LEFT, _WIDTH, _HEIGHT = 60, 620, 220
@@ -24,6 +25,8 @@ def figures(stored: Results) -> str:
     page = FigurePage()
     strikes = [r for r in stored if r["what"] == "strike"]
     free = [r for r in stored if r["what"] != "strike"]
+    if not any(r["model"] for r in strikes):
+        return "Not measured yet: `make judge JUDGES=robot` does it.\n"
     loads = [r["load"] for r in stored]
     page.say(
         f"{len(strikes)} strikes and {sum(r['seconds'] for r in free):.0f} s of free motion, "
@@ -33,8 +36,8 @@ def figures(stored: Results) -> str:
     page.say(
         "Medians over payloads and seeds, worst in brackets. *Depth*: how far the plate is pushed from the "
         "first touch until it yields no more; *force*: of the spring and damper behind it. *Order*: from the "
-        "touch to the instant at which the arm has its order; *missed*: it never came. *Early*: it came, or "
-        "was in force, before the touch."
+        "touch to the instant at which the arm has its last order (a stop may be followed by a retreat); "
+        "*missed*: none came. *Early*: one came, or was in force, before the touch."
     )
     names = sorted({r["model"] for r in strikes if r["model"]}, reverse=True)
     rows = []
@@ -67,6 +70,7 @@ def figures(stored: Results) -> str:
         [_free_cells(free, model, what) for model in names for what in ("steady", "changing")],
     )
     _latencies(page, strikes, names)
+    page.lines += ["", f"![Force of one strike, by where it was decided]({PICTURE})"]
     return "\n".join(page.lines).strip() + "\n"
 
 

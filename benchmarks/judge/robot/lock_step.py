@@ -50,7 +50,7 @@ class Struck(NamedTuple):
 
     Attributes:
         found: As MuJoCo tells it.
-        ordered_s: When the arm had the first order that came of it; None: none did.
+        ordered_s: When the arm had the last order that came of it; None: none did.
         early: An action that moves the arm was in force while it had touched nothing.
         latencies: Seconds of each decision that started an action.
     """

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.figure_page import replace_figures
 from benchmarks.judge.judge_environment import python_of
 from benchmarks.judge.robot.arm_models import JudgedArm, models
-from benchmarks.judge.robot.arm_page import BEGIN, figures, run_picture
+from benchmarks.judge.robot.arm_page import BEGIN, PICTURE, figures, run_picture
 from benchmarks.judge.robot.arm_process import ArmProcess, ArmRun, arm_process
 from benchmarks.judge.robot.lock_step import REACTIONS, move_freely, strike
 from benchmarks.judge.robot.reflex_path import ReflexPath, open_actuator
@@ -29,11 +29,7 @@ STRUCK = (0.10, 0.70)
 CHANGE_EVERY = 2
 """Cycles between two changes of the payload."""
 PICTURED = (1.0, 0.6, 0)
-RESULTS, PAGE, PICTURE = (
-    Path(__file__).with_name("results.json"),
-    "docs/verticals/robot.md",
-    "robot-run.svg",
-)
+RESULTS, PAGE = Path(__file__).with_name("results.json"), "docs/verticals/robot.md"
 
 
 def judge_robot(root: Path, given: argparse.Namespace) -> None:
@@ -63,11 +59,14 @@ def write_page(root: Path) -> None:
     """The page's figures and picture, from the stored results alone."""
     stored = read_results()
     replace_figures(root / PAGE, BEGIN, figures(stored))
-    (root / PAGE).with_name(PICTURE).write_text(run_picture(stored), encoding="utf-8")
+    if any(result["model"] for result in stored):
+        (root / PAGE).with_name(PICTURE).write_text(run_picture(stored), encoding="utf-8")
 
 
 def read_results() -> list[dict[str, Any]]:
-    """What was measured last, as it is kept beside this module."""
+    """What was measured last, as it is kept beside this module; empty: nothing was."""
+    if not RESULTS.is_file():
+        return []
     found: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
     return found
 

@@ -118,7 +118,7 @@ class LakeJudges:
                 now=datetime.fromtimestamp(now, UTC),
                 summaries=summaries,
                 looks=max(record.looks, 1),
-                alarms=partial(self._alarms, tuple(observed.members), switched - HISTORY),
+                alarms=partial(self.alarms, tuple(observed.members), switched - HISTORY),
             )
             return self._asked(spec.judge, evidence)
         except QueryError as exc:
@@ -147,7 +147,12 @@ class LakeJudges:
             ORDER BY device_id, period_start, feature, boot_id, model_version, part"""  # noqa: S608  (quoted)
         return self._read(query)
 
-    def _alarms(self, devices: Iterable[str], since: datetime) -> pa.Table:
+    def alarms(self, devices: Iterable[str], since: datetime) -> pa.Table:
+        """Alarms of these devices from an instant on: device, event time, action; in that order.
+
+        Raises:
+            QueryError: The lake cannot be read.
+        """
         named = ", ".join(duck.text(d) for d in devices) or "''"
         query = f"""SELECT device_id, event_time, action FROM alarms WHERE device_id IN ({named})
             AND event_time >= TIMESTAMPTZ {duck.text(since.isoformat())}

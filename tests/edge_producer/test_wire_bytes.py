@@ -58,8 +58,8 @@ def sensed(draw, profile, count):
 def rows_before(device_id, rows, schema):
     """The batch as 0.2.0 and the release before this one made it."""
     n = len(rows)
-    (_, _, boots, seqs, events, monos, quality, blobs, scores, decisions, reasons, rates, q, models, *_) = (
-        zip(*rows, strict=True)
+    _, _, boots, seqs, events, monos, quality, blobs, scores, decisions, reasons, rates, q, models, *_ = zip(
+        *rows, strict=True
     )
     kinds = [schema.field(name).type for name in schema.names[len(TELEMETRY_HEAD) : -len(TELEMETRY_TAIL)]]
     matrix = np.frombuffer(b"".join(blobs), dtype="<f8" if pa.float64() in kinds else "<f4").reshape(n, -1).T

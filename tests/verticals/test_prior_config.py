@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from model_service.rollout.config_evidence import ConfigEvidence
+from model_service.rollout.config_judges import LakeJudges
 from model_service.training.config_interface import ConfigInputs
 from model_service.verticals.wearable.alarm_judge import wearer_alarms
 from model_service.verticals.wearable.population_prior import FEWEST_WEARERS, between
@@ -25,7 +26,7 @@ from schemas.config_spec import ConfigSpec, check_parameters
 from schemas.profile import Profile
 from schemas.verticals.wearable.wearer_prior import prior_of
 from tests.edge_producer.updater_rig import UpdaterRig, edge_settings
-from tests.feature_store.fleets import fill, land
+from tests.feature_store.fleets import alerts, fill, land, machine_lake
 from tests.feature_store.lakes import T0
 from tests.model_service.test_config_line import SITES, ConfigLine, profile, rolled_out, versions
 from tests.verticals.wearers import (
@@ -216,6 +217,14 @@ def evidence(alarms_before: int, alarms_after: int, held_after: int = 0) -> Conf
 def test_more_alarms_than_before_are_harm_unless_others_have_them_too(counts, harm, is_open):
     found = wearer_alarms(evidence(*counts))
     assert (bool(found.harm), bool(found.open)) == (harm, is_open), found
+
+
+def test_a_judge_gets_the_alarms_of_its_group_from_the_lake(tmp_path):
+    lake, hour = machine_lake(tmp_path), timedelta(hours=1)
+    given = {"device_id": ["m-1", "m-2", "m-1"], "event_time": [T0, T0, T0 - 48 * hour], "seq": [1, 2, 3]}
+    land(lake, alerts=alerts(action=["stop"] * 3, boot_id=[1, 1, 1], score=[0.9] * 3, **given))
+    found = LakeJudges(tmp_path).alarms(["m-1"], T0 - hour).to_pylist()
+    assert [(row["device_id"], row["event_time"], row["action"]) for row in found] == [("m-1", T0, "stop")]
 
 
 def test_too_little_to_compare_is_open():

@@ -151,7 +151,7 @@ class FetchedRecord(Protocol):
 
 
 class PlainRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
-    """A fetch's records of one partition, without a ``ConsumerRecord`` for each, which costs 2 us."""
+    """A fetch's records of one partition, without a ``ConsumerRecord`` for each, which costs 1.4 us."""
 
     def _consumer_record(self, _tp: object, record: FetchedRecord) -> FetchedRecord:
         return record

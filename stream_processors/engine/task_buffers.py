@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 from schemas.errors import OperatorError
 from stream_processors.job import RawMessage
@@ -24,7 +25,8 @@ def held_bytes(message: RawMessage) -> int:
         size += len(key)
     if not headers:
         return size
-    names, values = zip(*headers, strict=True)
+    pairs: Any = zip(*headers, strict=True)
+    names, values = pairs
     try:
         return size + len("".join(names)) + len(b"".join(values))
     except TypeError:  # a header without a value

@@ -93,7 +93,7 @@ class KnownHeaders:
             learnt = (key, known)
         if not (_is_natural(no) and _is_natural(rows) and _is_natural(raw)):
             return _UNKNOWN
-        if digest is None or len(digest) != _DIGEST_BYTES or signature is None:  # type: ignore[redundant-expr]
+        if digest is None or len(digest) != _DIGEST_BYTES or signature is None:
             return _UNKNOWN
         if len(signature) != _SIGNATURE_BYTES or (path is not None and len(path) > _MOST_PATH_BYTES):
             return _UNKNOWN
@@ -143,7 +143,8 @@ def _fields(message: RawMessage) -> tuple[Any, ...] | None:
     headers = message.headers
     if not len(_NAMES) <= len(headers) <= len(_WITH_BOTH):
         return None
-    names, values = zip(*headers, strict=True)
+    pairs: Any = zip(*headers, strict=True)
+    names, values = pairs
     at = _VERSION_PLACE
     if names == _NAMES:
         return (*values[:at], None, *values[at:], None)

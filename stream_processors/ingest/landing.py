@@ -105,8 +105,8 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
         if infinite is not None:
             verdicts.refuse(infinite, f"{name} is infinite")
     for name in ("score", *(n for n in profile.model.output_columns if n in columns)):
-        score = columns[name].fill_null(0.0) if columns[name].null_count else columns[name]
-        score = score.to_numpy()
+        given = columns[name]
+        score = (given.fill_null(0.0) if given.null_count else given).to_numpy()
         verdicts.refuse((score < 0) | (score > 1), f"{name} is outside [0, 1]")
     if CALIBRATION_COLUMN.name in columns:
         named = pc.match_substring_regex(columns[CALIBRATION_COLUMN.name], _REVISION).fill_null(True)

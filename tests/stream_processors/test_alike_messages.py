@@ -65,7 +65,7 @@ message = st.builds(
 damage = st.builds(damaged, message, st.floats(0, 0.999), st.integers(0, 7), st.booleans())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.one_of(message, message, message, damage), min_size=4, max_size=40))
 def test_rows_and_refusals_are_byte_for_byte_those_of_each_message_alone(values):
     reader = RowReader(SCHEMA)
@@ -145,7 +145,7 @@ def by_formula(reasons: int, p: float, q: float, policy) -> bool:
         return bool(0 < q <= 1 and whole and -1e-9 <= halvings <= floor)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+
 from feature_store.current_profiles import current_profiles
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake

@@ -11,7 +11,7 @@ from model_service.rollout.config_spans import HARM_P, Rise, last_look
 from model_service.training.config_interface import TRAINERS, ComputedConfig
 from schemas.errors import DatasetError
 
-SOURCE = '''
+SOURCE = """
 import datetime, os
 import numpy as np
 from model_service.training.config_interface import ComputedConfig
@@ -41,7 +41,7 @@ def endless(_):
 
 def strange(_):
     return ComputedConfig({"what": object()})
-'''
+"""
 NAMES = ("fine", "greedy", "ends", "endless", "strange")
 
 

@@ -149,10 +149,10 @@ def _false_alarms(
 def _benefit(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
     page.lines += ["", "### What the action on the device saves"]
     page.say(
-        "Fault-seconds (severity times seconds from the onset to the stop) of a machine in the hour after its "
-        "onset, with *fitted*: the delays are those measured above, a fault stays as it is until somebody stops "
-        "the machine, and what was not detected in the seven minutes counts as not stopped. The cloud has the "
-        "same model and the same windows, and answers so much later."
+        "Fault-seconds (severity times seconds from the onset to the stop) of a machine in the hour after "
+        "its onset, with *fitted*: the delays are those measured above, a fault stays as it is until somebody "
+        "stops the machine, and what was not detected in the seven minutes counts as not stopped. The cloud "
+        "has the same model and the same windows, and answers so much later."
     )
     rows = []
     for kind in FAULT_KINDS:
@@ -162,9 +162,7 @@ def _benefit(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
     page.table(["fault", *(way.name for way in WAYS)], rows)
 
 
-def _loop(
-    page: FigurePage, outcomes: Sequence[JudgedOutcome], earlier: set[tuple[str, str, int]]
-) -> None:
+def _loop(page: FigurePage, outcomes: Sequence[JudgedOutcome], earlier: set[tuple[str, str, int]]) -> None:
     page.lines += ["", "### What is learnt without a person"]
     page.say(
         "Fleets of 12 machines. *Learnt*: a model was signed after the change, by the trainer's rules and "

@@ -34,6 +34,7 @@ class Span(NamedTuple):
 def spans(switched_at: datetime, newest: datetime, period: timedelta) -> tuple[Span, list[Span]]:
     """The span since the switch, a day at most, and those that it is compared with.
 
+    >>> from datetime import UTC
     >>> noon, minute = datetime(2026, 5, 4, 12, tzinfo=UTC), timedelta(minutes=1)
     >>> since, earlier = spans(noon, noon + 10 * minute, minute)
     >>> (since.end - since.start) // minute, [str(noon - e.start) for e in earlier][:2]
@@ -73,6 +74,7 @@ class HarmLook(NamedTuple):
 def last_look(switched_at: datetime, newest: datetime, period: timedelta) -> HarmLook | None:
     """The newest look for harm: each time that the time since the switch has doubled, then once a day.
 
+    >>> from datetime import UTC
     >>> noon, minute = datetime(2026, 5, 4, 12, tzinfo=UTC), timedelta(minutes=1)
     >>> [last_look(noon, noon + n * minute, minute).number for n in (1, 3, 4, 30, 1440, 2880)]
     [1, 2, 3, 5, 11, 12]

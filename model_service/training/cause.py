@@ -143,9 +143,6 @@ def _kind(
     policy, n, share = profile.training, len(found.movers), evidence["moved_share"]
     count = f"{n} of {evidence['devices']:.0f} devices moved"
     names = ", ".join(d.device_id for d in found.movers[:3])
-    channels = moved_channels(found.common, profile)
-    by_sensor = sensor_changed(found.common, found.whole, found.least, log_unit, profile)
-    as_announced = "" if announced is None else f", as {announced.by} announced ({announced.change_id})"
     otherwise = "not as announced" if announced else "as a known fault moves them"
     slow = found.steadiness < STEADY or evidence["slow_verdicts"] > 0.5 or found.pace.goes_on
     rules: tuple[tuple[bool, DriftKind, str], ...] = (
@@ -179,25 +176,26 @@ def _kind(
         ),
         (not found.pace.has_ended, DriftKind.UNCLASSIFIED, TOO_SHORT_AGO),
         (found.coherence < COHERENT, DriftKind.UNCLASSIFIED, f"{count}, each in its own way"),
-        (
-            by_sensor,
-            DriftKind.SENSOR_RECALIBRATION,
-            f"{count} at once, in one channel, as by a sensor's gain or offset{as_announced}",
-        ),
-        (announced is not None, DriftKind.COVARIATE, f"{count} at once{as_announced}"),
-        (
-            len(channels) <= 1,
-            DriftKind.UNCLASSIFIED,
-            f"{count} at once, in {''.join(channels)} alone, and not as its sensor's gain or offset moves it",
-        ),
-        (
-            found.alarmed >= ALARMED_SHARE,
-            DriftKind.UNCLASSIFIED,
-            f"{count} at once, and most of them raise alarms",
-        ),
     )
-    proven: tuple[DriftKind, str] = (
-        DriftKind.COVARIATE,
-        f"{count} at once and in the same way, as no known fault moves them",
-    )
-    return next(((kind, text) for holds, kind, text in rules if holds), proven)
+    against = next(((kind, text) for holds, kind, text in rules if holds), None)
+    return against or _as_it_came(found, log_unit, profile, announced, count)
+
+
+def _as_it_came(
+    found: Movement, log_unit: Array, profile: Profile, announced: AnnouncedChange | None, count: str
+) -> tuple[DriftKind, str]:
+    """What a change is that came at once, to most devices, in the same way, and looks like no known fault."""
+    channels = moved_channels(found.common, profile)
+    as_announced = "" if announced is None else f", as {announced.by} announced ({announced.change_id})"
+    if sensor_changed(found.common, found.whole, found.least, log_unit, profile):
+        text = f"{count} at once, in one channel, as by a sensor's gain or offset{as_announced}"
+        return DriftKind.SENSOR_RECALIBRATION, text
+    if announced is not None:
+        return DriftKind.COVARIATE, f"{count} at once{as_announced}"
+    if len(channels) <= 1:
+        where = "".join(channels)
+        text = f"{count} at once, in {where} alone, and not as its sensor's gain or offset moves it"
+        return DriftKind.UNCLASSIFIED, text
+    if found.alarmed >= ALARMED_SHARE:
+        return DriftKind.UNCLASSIFIED, f"{count} at once, and most of them raise alarms"
+    return DriftKind.COVARIATE, f"{count} at once and in the same way, as no known fault moves them"

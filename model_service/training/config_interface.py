@@ -1,8 +1,9 @@
 """What a user's code for configurations gets and gives: entry points ``edgeloop.configs``, ``.config_gates``.
 
-They run in a child process with bounds of memory, CPU and time (``limited_plug_ins``), so what they take and
-give is pickled, or JSON. A trainer is a function from ``ConfigInputs`` to ``ComputedConfig``. It must depend on its inputs alone, draws
-included (``inputs.seed``): the gate calls it again, and other parameters are refused.
+They run in a child process with bounds of memory, CPU and time (``limited_plug_ins``), so what they take is
+pickled, and what they give is JSON. A trainer is a function from ``ConfigInputs`` to ``ComputedConfig``. It
+must depend on its inputs alone, draws included (``inputs.seed``): the gate calls it again, and other
+parameters are refused.
 """
 
 from __future__ import annotations

@@ -192,7 +192,8 @@ DAY = timedelta(days=1)
     ],
 )
 def test_what_cannot_be_announced_is_refused_with_the_reason(service, approver, days, other, says):
-    start, end = (datetime.now(UTC) + n * DAY for n in days)
+    now = datetime.now(UTC)
+    start, end = (now + n * DAY for n in days)
     given = announcement(service, change_id="b" * 12, start=start, end=end, **other)
     with pytest.raises(RejectedError, match=says):
         approver.announce_change(given)

@@ -49,7 +49,7 @@ def fault_seconds(until_s: float, severity: float, ramp_s: float) -> float:
 
 
 def damage(found: Sequence[JudgedOutcome], way: DecidedBy) -> float:
-    """Mean fault-seconds of a machine in the hour after its onset; machines in alarm before it are left out."""
+    """Mean fault-seconds of a machine in the hour after its onset; those in alarm before it are left out."""
     whole, machines = 0.0, 0
     for o in found:
         stopped = [min(HORIZON_S, max(d + way.late_s, way.earliest_s)) for d in o.delays]

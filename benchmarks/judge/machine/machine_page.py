@@ -149,10 +149,10 @@ def _false_alarms(
 def _benefit(page: FigurePage, outcomes: Sequence[JudgedOutcome]) -> None:
     page.lines += ["", "### What the action on the device saves"]
     page.say(
-        "Fault-seconds (severity times seconds from the onset to the stop) of a machine in the hour after its "
-        "onset, with *fitted*: the delays are those measured above, a fault stays as it is until somebody stops "
-        "the machine, and what was not detected in the seven minutes counts as not stopped. The cloud has the "
-        "same model and the same windows, and answers so much later."
+        "Fault-seconds (severity times seconds from the onset to the stop) of a machine in the hour after "
+        "its onset, with *fitted*: the delays are those measured above, a fault stays until somebody "
+        "stops the machine, and what was not detected in the seven minutes counts as not stopped. The cloud "
+        "has the same model and the same windows, and answers so much later."
     )
     rows = []
     for kind in FAULT_KINDS:

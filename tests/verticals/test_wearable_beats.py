@@ -48,7 +48,7 @@ def scores(recorded: np.ndarray, *seconds: float) -> dict[str, np.ndarray]:
 
 def test_beats_are_found_where_they_are_and_nowhere_else():
     sensors = wearer(RESTING[0], seed=3)
-    recorded = sensors.block(0, 60 * 250)
+    recorded = sensors.block(0, 40 * 250)
     for end in range(WINDOW, len(recorded), WINDOW):
         places = beats(ArrayOps(), recorded[None, end - WINDOW : end, 0].astype(float)).places[0]
         found = np.sort(places[places >= 0]) / RATE_HZ + (end - WINDOW) / RATE_HZ

@@ -1,6 +1,6 @@
 """Judges `wearable`: beats of record 100 and of neurokit2, spliced onsets, PPG files; writes the page.
 
-Each part is measured once and kept in ``results.json`` with the digest of the product's code that it depends on.
+Each part is measured once and kept in ``results.json`` with the digest of the product's code.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class WearableKind(FeatureKind):
         parts = [windows[at : at + BATCH] for at in range(0, len(windows), BATCH)]
         found = np.concatenate([self._values(ArrayOps(), part) for part in parts] or [np.empty(0)])
         seen = np.isfinite(windows).sum(axis=1)
-        return np.asarray(np.where((seen > 0).min(axis=1), found, np.nan))
+        return np.asarray(np.where(seen.min(axis=1) > 0, found, np.nan))
 
     def _values(self, ops: ArrayOps, windows: Array) -> Array:
         raise NotImplementedError

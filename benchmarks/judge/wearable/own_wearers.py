@@ -12,7 +12,7 @@ from edge_producer.sources.scenario import Injection
 from infra.verticals.wearable.wearable_factory import wearer
 
 SEED = 424242
-WEARERS, HEALTHY_S = 12, 600.0
+WEARERS, HEALTHY_S = 8, 300.0
 ONSET_S, AFTER_S = 30.0, 15.0
 FAULTS = ("tachycardia", "irregular_rhythm", "asystole", "lost_electrode")
 

@@ -62,7 +62,7 @@ def spliced(record: BeatRecording, rhythm: str, seed: int) -> SplicedOnset:
     if rhythm != "pause":
         for later in beats:
             _put(ecg, record, normal, round((at + later) * RATE_HZ) - begin, rng)
-    first = BEFORE_S + beats[0]
+    first = BEFORE_S + float(beats[0])
     return SplicedOnset(rhythm, ecg, first, BEFORE_S + beats)
 
 

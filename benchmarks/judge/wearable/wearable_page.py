@@ -104,7 +104,7 @@ def _neurokit(page: FigurePage, part: dict[str, Any]) -> None:
 
 
 def _onsets(page: FigurePage, part: dict[str, Any]) -> None:
-    page.lines += ["", "### Constructed onsets"]
+    page.lines += ["", "### Constructed onsets", "", "![One of them](wearable-onset.svg)"]
     rows = []
     for rhythm, runs in part["rhythms"].items():
         delays = [r["delay"] for r in runs if r["delay"] is not None]

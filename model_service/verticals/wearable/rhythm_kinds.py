@@ -71,7 +71,8 @@ class WearableKind(FeatureKind):
             raise ValueError(f"it is for windows of {WINDOW} samples, 8 s at 250 Hz; not {windows.shape[1]}")
         parts = [windows[at : at + BATCH] for at in range(0, len(windows), BATCH)]
         found = np.concatenate([self._values(ArrayOps(), part) for part in parts] or [np.empty(0)])
-        return np.where(np.isfinite(windows).any(axis=1).all(axis=1), found, np.nan)
+        seen = np.isfinite(windows).sum(axis=1)
+        return np.asarray(np.where(seen.min(axis=1) > 0, found, np.nan))
 
     def _values(self, ops: ArrayOps, windows: Array) -> Array:
         raise NotImplementedError

@@ -110,7 +110,8 @@ class RhythmModel:
     def further(self, features: Array) -> Array:
         """Outputs ``OUTPUTS`` of each row of (n, F), shape (n, 3); NaN where a feature is missing."""
         found = np.hstack(self._outputs(ArrayOps(), features))
-        return np.where(np.isfinite(features).all(axis=1)[:, None], found, np.nan)
+        known = np.isfinite(features).sum(axis=1, keepdims=True) == features.shape[1]
+        return np.asarray(np.where(known, found, np.nan))
 
     def parameters(self) -> dict[str, tuple[float, ...]]:
         """Everything but the calibration, as a manifest holds it."""

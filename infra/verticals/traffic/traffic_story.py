@@ -44,7 +44,7 @@ def tell(sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> De
     return DemoStory("intersections", fault, drift, "occupancy_ns", wear, tuple(told), setting)
 
 
-tell.seconds = SECONDS  # type: ignore[attr-defined]  (what the demo reads)
+tell.seconds = SECONDS  # type: ignore[attr-defined]
 
 
 def _snow(first: tuple[str, ...], blocked: str, times: StoryTimes) -> Injection | None:

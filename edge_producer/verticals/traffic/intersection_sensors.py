@@ -183,7 +183,8 @@ class IntersectionSensors:
             for name in NAMES:
                 parts = [CHANNELS.index(f"flow_{part}") for part in detected(name)]
                 kept = rng.binomial(samples[:, parts].astype(np.int64), max(1 - item.severity, 0.0))
-                samples[np.ix_(hit, parts)] = kept[hit]
+                for place, column in enumerate(parts):
+                    samples[hit, column] = kept[hit, place]
                 samples[hit, CHANNELS.index(f"flow_{name}")] = kept[hit].sum(axis=1)
 
     def _fail(self, t: Array, samples: Array) -> None:

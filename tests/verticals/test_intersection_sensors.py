@@ -100,6 +100,17 @@ def test_loops_in_pulse_mode_report_what_passes_and_nothing_that_stands(peak):
     assert np.array_equal(np.delete(pulsed, slice(4, 8), axis=1), np.delete(peak, slice(4, 8), axis=1))
 
 
+def test_loops_that_miss_vehicles_count_fewer_in_each_approach_and_see_the_same_queues(peak):
+    missed = sensors(Injection(kind="undercount", start_s=PEAK_S, severity=0.3)).block(0, CHUNK_S)
+    for name in ("flow_n", "flow_s", "flow_ns", "flow_ew_left"):
+        assert 0.55 < missed[:, column(name)].sum() / peak[:, column(name)].sum() < 0.85
+    assert np.array_equal(
+        missed[:, column("flow_n")] + missed[:, column("flow_s")], missed[:, column("flow_ns")]
+    )
+    flows = [column(name) for name in CHANNELS if name.startswith("flow_")]
+    assert np.array_equal(np.delete(missed, flows, axis=1), np.delete(peak, flows, axis=1))
+
+
 def test_a_steady_demand_is_the_same_at_night_and_from_the_first_second_on():
     item = Injection(kind="steady_demand", start_s=0.0, severity=0.7)
     night = sensors(item, first_s=3 * 3600.0).demand(3 * 3600.0)

@@ -49,6 +49,7 @@ class IntersectionSensors:
     ``detector_failure``: the detectors of the phase of ``channel`` stay at one value; ``demand_shift``:
     another pattern of demand; ``steady_demand``: the same share (``severity``) of the peak's whatever the
     clock says; ``pulse_mode``: loops report vehicles that pass, and none that stand;
+    ``undercount``: a share (``severity``) of the vehicles that pass is not counted;
     ``dropout``: samples go missing.
     """
 
@@ -59,6 +60,7 @@ class IntersectionSensors:
         "demand_shift": False,
         "steady_demand": False,
         "pulse_mode": False,
+        "undercount": False,
         "dropout": False,
     }
 
@@ -95,6 +97,7 @@ class IntersectionSensors:
             mine = chunks == chunk
             samples[mine] = self._chunk(int(chunk))[seconds[mine] - chunk * CHUNK_S]
         self._pulse(t, samples)
+        self._miscount(t, samples, number)
         self._fail(t, samples)
         self._drop(t, samples, number)
         return samples.astype(np.float32)
@@ -171,6 +174,18 @@ class IntersectionSensors:
             hit = (t >= item.start_s) & (t < item.end_s)
             columns = slice(len(NAMES), 2 * len(NAMES))
             samples[hit, columns] = np.where(samples[hit, columns] >= 1, 0.0, samples[hit, columns])
+
+    def _miscount(self, t: Array, samples: Array, number: int) -> None:
+        """Stop lines miss vehicles, as where two that follow closely count as one."""
+        for index, item in enumerate(self._of("undercount")):
+            rng = np.random.default_rng([*self._key, number + 1, 200 + index])
+            hit = (t >= item.start_s) & (t < item.end_s)
+            for name in NAMES:
+                parts = [CHANNELS.index(f"flow_{part}") for part in detected(name)]
+                kept = rng.binomial(samples[:, parts].astype(np.int64), max(1 - item.severity, 0.0))
+                for place, column in enumerate(parts):
+                    samples[hit, column] = kept[hit, place]
+                samples[hit, CHANNELS.index(f"flow_{name}")] = kept[hit].sum(axis=1)
 
     def _fail(self, t: Array, samples: Array) -> None:
         for item in self._of("detector_failure"):

@@ -1,4 +1,4 @@
-"""The demo of intersections: a blocked lane, loops that are set anew, blocked lanes at many intersections.
+"""The demo of intersections: a blocked lane, new loops at most, blocked lanes at many intersections.
 
 The streets carry an afternoon's demand whatever the clock says: a drift of demand takes days to tell from the
 hour, so the drift of this demo is one of the detectors.
@@ -15,6 +15,8 @@ BEFORE_DRIFT_S = 30.0
 """Later than the plan of a demo says: what the street is like takes longer to know than a machine."""
 DEMAND = 0.6
 """Share of the peak's."""
+MISSED_SHARE = 0.15
+"""Of the vehicles that pass a new loop: two that follow closely count as one."""
 NEW_LOOPS_SHARE = 0.8
 """Of all intersections."""
 BLOCKED_SHARE = 0.6
@@ -24,24 +26,29 @@ BLOCKED_SHARE = 0.6
 def tell(sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
     """What happens at the intersections of these sites.
 
-    A lane of one intersection is blocked; the loops of most are set to pulse mode, which the loop must learn;
-    then lanes are blocked at many intersections of the first site, which it must not learn.
+    A lane of one intersection is blocked; most get new loops that miss some vehicles, which the loop must
+    learn; then lanes are blocked at many intersections of the first site, which it must not learn.
     """
     first = sites[0]
     blocked = first[seed % len(first)]
     fault = Injection(kind="incident", start_s=times.fault_s, channel="queue_n", devices=(blocked,))
-    drift = Injection(kind="pulse_mode", start_s=times.drift_s + BEFORE_DRIFT_S, share=NEW_LOOPS_SHARE)
+    drift = Injection(
+        kind="undercount",
+        start_s=times.drift_s + BEFORE_DRIFT_S,
+        severity=MISSED_SHARE,
+        share=NEW_LOOPS_SHARE,
+    )
     setting = (Injection(kind="steady_demand", start_s=0.0, severity=DEMAND),)
     told = [
         f"the streets run ten times as fast, with {DEMAND:.0%} of the peak's demand whatever the clock says; "
         f"from {fault.start_s:.0f} s the north approach of {blocked} is blocked",
-        f"at {drift.start_s:.0f} s the loops of {{drifted}} intersections stop reporting standing vehicles",
+        f"at {drift.start_s:.0f} s {{drifted}} get new loops, which miss {MISSED_SHARE:.0%} of the vehicles",
     ]
     wear = _snow(first, blocked, times)
     if wear is not None:
         more = f"the east approach of {len(wear.devices)} more is blocked, as by snow"
         told.append(f"from {wear.start_s:.0f} s {more}")
-    return DemoStory("intersections", fault, drift, "occupancy_ns", wear, tuple(told), setting)
+    return DemoStory("intersections", fault, drift, "flow_ns", wear, tuple(told), setting)
 
 
 tell.size = DemoSize(seconds=SECONDS)  # type: ignore[attr-defined]  (what the demo reads)

@@ -46,7 +46,7 @@ class Discharge(FeatureKind):
     def compute(self, windows: Array) -> Array:
         """Shares of windows (n, W, 3), shape (n,); NaN where no sample has all three."""
         green, passed, waiting = np.moveaxis(windows, 2, 0)
-        valid = np.isfinite(windows).all(axis=2)
+        valid = np.asarray(np.isfinite(windows).all(axis=2))
         with np.errstate(invalid="ignore"):
             lit, queued = valid & (green > 0.5), valid & (waiting >= LEAST_WAITING)
         width = windows.shape[1] - STARTED
@@ -56,7 +56,7 @@ class Discharge(FeatureKind):
         seconds = used.sum(axis=1)
         left = np.where(used, passed[:, STARTED:], 0.0).sum(axis=1)
         share = np.clip(1 - left / (np.maximum(seconds, 1) * LANE_SATURATION), 0.0, 1.0)
-        return np.where(valid.any(axis=1), np.where(seconds >= LEAST_GREEN, share, 0.0), np.nan)
+        return np.where(np.any(valid, axis=1), np.where(seconds >= LEAST_GREEN, share, 0.0), np.nan)
 
     def write(self, writer: GraphWriter, window: str) -> str:
         """The same in ONNX operators."""

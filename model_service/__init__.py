@@ -220,6 +220,7 @@ __all__ = [
     "rollout_summary",
     "run_store",
     "server",
+    "sign_announcement",
     "trust_catch_up",
     "user_gates",
 ]

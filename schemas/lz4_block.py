@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import cramjam
 
 from schemas.arrow_bounds import check_value
 from schemas.errors import DecodeError
-
-
-class WritableBuffer(Protocol):
-    """A buffer of bytes that may be written."""
-
-    def __len__(self) -> int:
-        """Its bytes."""
-        ...
 
 
 def pack(raw: bytes) -> bytes:
@@ -38,7 +28,7 @@ def unpack(value: bytes, raw_bytes: int) -> bytes:
     return bytes(raw)
 
 
-def unpack_into(value: bytes, raw: WritableBuffer) -> None:
+def unpack_into(value: bytes, raw: bytearray | memoryview) -> None:
     """Fill a buffer with what ``pack`` packed; ``check_value`` has allowed as much.
 
     Raises:

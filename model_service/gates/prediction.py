@@ -88,7 +88,7 @@ def _scores(paired: PairedScores) -> Json:
     new, old = (
         (np.clip(np.floor(s[both] * SCORE_BINS), 0, SCORE_BINS - 1) + 0.5) / SCORE_BINS for s in (new, old)
     )
-    found = {}
+    found: Json = {}
     for name, values in (("score", new), ("rise", new - old)):
         part = share(values, rows, paired.devices)
         seen = part.mass > 0

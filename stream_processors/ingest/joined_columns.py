@@ -249,7 +249,7 @@ class _Divided:
             Unjoinable: It is too much for one column.
         """
         lengths = np.empty(joining.total, dtype="int64")
-        parts: list[_Bytes | bytes] = [b""] * len(joining.counts)
+        parts: list[memoryview | bytes] = [b""] * len(joining.counts)
         whole = None
         for piece in pieces:
             ends = self._ends(piece, joining, lengths)
@@ -263,7 +263,7 @@ class _Divided:
                     parts[number] = flat[row * size : row * size + size]
             else:
                 for row, number in enumerate(piece.of.numbers.tolist()):
-                    parts[number] = content[row, : ends[row]]
+                    parts[number] = content[row, : ends[row]].data
         offsets = np.zeros(joining.total + 1, dtype="int64")
         np.cumsum(lengths, out=offsets[1:])
         if offsets[-1] > _MOST_BYTES:

@@ -23,35 +23,41 @@ BLOCKED_SHARE = 0.6
 """Of the first site's."""
 
 
-def tell(sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
-    """What happens at the intersections of these sites.
+class TrafficStory:
+    """See ``StoryTeller``.
 
-    A lane of one intersection is blocked; most get new loops that miss some vehicles, which the loop must
-    learn; then lanes are blocked at many intersections of the first site, which it must not learn.
+    Attributes:
+        size: The streets are played ten times as fast, and still slower than machines.
     """
-    first = sites[0]
-    blocked = first[seed % len(first)]
-    fault = Injection(kind="incident", start_s=times.fault_s, channel="queue_n", devices=(blocked,))
-    drift = Injection(
-        kind="undercount",
-        start_s=times.drift_s + BEFORE_DRIFT_S,
-        severity=MISSED_SHARE,
-        share=NEW_LOOPS_SHARE,
-    )
-    setting = (Injection(kind="steady_demand", start_s=0.0, severity=DEMAND),)
-    told = [
-        f"the streets run ten times as fast, with {DEMAND:.0%} of the peak's demand whatever the clock says; "
-        f"from {fault.start_s:.0f} s the north approach of {blocked} is blocked",
-        f"at {drift.start_s:.0f} s {{drifted}} get new loops, which miss {MISSED_SHARE:.0%} of the vehicles",
-    ]
-    wear = _snow(first, blocked, times)
-    if wear is not None:
-        more = f"the east approach of {len(wear.devices)} more is blocked, as by snow"
-        told.append(f"from {wear.start_s:.0f} s {more}")
-    return DemoStory("intersections", fault, drift, "flow_ns", wear, tuple(told), setting)
 
+    size = DemoSize(seconds=SECONDS)
 
-tell.size = DemoSize(seconds=SECONDS)  # type: ignore[attr-defined]  (what the demo reads)
+    def __call__(self, sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
+        """What happens at the intersections of these sites.
+
+        A lane of one intersection is blocked; most get new loops that miss some vehicles, which the loop must
+        learn; then lanes are blocked at many intersections of the first site, which it must not learn.
+        """
+        first = sites[0]
+        blocked = first[seed % len(first)]
+        fault = Injection(kind="incident", start_s=times.fault_s, channel="queue_n", devices=(blocked,))
+        drift = Injection(
+            kind="undercount",
+            start_s=times.drift_s + BEFORE_DRIFT_S,
+            severity=MISSED_SHARE,
+            share=NEW_LOOPS_SHARE,
+        )
+        setting = (Injection(kind="steady_demand", start_s=0.0, severity=DEMAND),)
+        told = [
+            f"the streets run ten times as fast, with {DEMAND:.0%} of the peak's demand whatever the clock "
+            f"says; from {fault.start_s:.0f} s the north approach of {blocked} is blocked",
+            f"at {drift.start_s:.0f} s {{drifted}} get loops that miss {MISSED_SHARE:.0%} of all vehicles",
+        ]
+        wear = _snow(first, blocked, times)
+        if wear is not None:
+            more = f"the east approach of {len(wear.devices)} more is blocked, as by snow"
+            told.append(f"from {wear.start_s:.0f} s {more}")
+        return DemoStory("intersections", fault, drift, "flow_ns", wear, tuple(told), setting)
 
 
 def _snow(first: tuple[str, ...], blocked: str, times: StoryTimes) -> Injection | None:
@@ -60,3 +66,6 @@ def _snow(first: tuple[str, ...], blocked: str, times: StoryTimes) -> Injection 
     if times.wear_s is None or not hit:
         return None
     return Injection(kind="incident", start_s=times.wear_s, channel="queue_e", devices=hit)
+
+
+STORY = TrafficStory()

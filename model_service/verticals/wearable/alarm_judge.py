@@ -12,9 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from model_service.rollout.config_evidence import ConfigEvidence, ConfigFinding
-from model_service.rollout.config_judges import HARM_P, SHOWN_P
+from model_service.rollout.config_spans import SHOWN_P
 from schemas.output_names import PRIMARY
 
+HARM_P = 0.001
+"""Level of a rise that aborts, at each look."""
 MORE_A_DAY = 0.5
 """Alarms that a wearer's day may have more than before the switch."""
 LEAST_DAYS = 1.0

@@ -93,7 +93,7 @@ class LaneMarks:
             if len(self.above) > MOST_RANGES:
                 self._close_oldest()
         self.digests[msg_no] = digest[: _DIGEST_CHARS // 2].hex()
-        if self.mark != msg_no + 1 and msg_no + 1 < self.highest:  # it came late
+        if msg_no + 1 < self.highest:  # it came late
             self.digests = dict(sorted(self.digests.items()))
         if len(self.digests) > REMEMBERED_DIGESTS:
             del self.digests[next(iter(self.digests))]

@@ -117,6 +117,7 @@ def test_a_window_under_a_rule_is_not_learnt_and_the_rule_stands(wearer):
     wearer.learn(58.0)
     before = wearer.own
     assert [wearer.sense(0.0).action for _ in range(3)] == ["asystole"] * 3
+    assert [wearer.sense(58.0).action for _ in range(3)] == ["look"] * 3  # its hold: as usual, and not learnt
     assert wearer.own == before
 
 

@@ -16,11 +16,11 @@ from infra.demo.story import DemoSize, usual_size
 from infra.process.ports import LOOPBACK
 from infra.process.tcp_proxy import TcpProxy
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
-from infra.stack.model_processes import GROUP
+from infra.stack.model_processes import CANARY_POOL, GROUP
 from infra.stack.model_settings import model_settings
 from infra.stack.running import RunningStack
 from infra.stack.stack_file import DEMO_MARKER
-from model_service import ModelSettings
+from model_service import ModelSettings, ceremony
 from schemas.errors import StackError
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
@@ -31,6 +31,10 @@ POLL_S = "5"
 DATA = ("lake", "models", "kafka", "edge", "labels")
 """Folders that a stack keeps in its state folder, beside logs and locks."""
 PREVIOUS = "previous-demo"
+
+
+CANARIES = 3
+"""Devices that a rollout begins with, at least."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,18 @@ def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen:
         stage.proxy = TcpProxy((LOOPBACK, stack.site.bind_port), stack.site.front_port).start()
     for site, devices in plan.sites.items():
         stage.edges.append(_edge(stage, site, devices, head_start_s))
+    if request.loop:
+        _name_canaries(stage)
     return stage
+
+
+def _name_canaries(stage: DemoStage) -> None:
+    """Have the policy name canaries where its share of the fleet holds too few: of a small one maybe none."""
+    others = [d for d in stage.plan.devices if not CANARY_POOL.includes(d)]
+    lacking = CANARIES - (len(stage.plan.devices) - len(others))
+    if lacking > 0:
+        named = CANARY_POOL.model_copy(update={"devices": tuple(others[:lacking])})
+        ceremony.set_policy(stage.models, canary={GROUP: named})
 
 
 def _edge(stage: DemoStage, site: str, devices: tuple[str, ...], head_start_s: float) -> EdgeProcess:

@@ -16,9 +16,7 @@ from model_service.fleet.certificate_ledger import record_if_absent, revoke_cert
 from model_service.fleet.device_assignments import assign
 from model_service.fleet.devices import revoke_device
 from model_service.fleet.twin_reports import TwinReports
-from model_service.holder import Holder
-from model_service.identity import certificates as certs
-from model_service.identity.authority import ca_path, issued_by
+from model_service.identity.authority import ca_path
 from model_service.identity.tokens import Invitation, create_token
 from model_service.registry.announced_changes import StoredAnnouncement
 from model_service.service import fleet_reads as reads
@@ -28,6 +26,7 @@ from model_service.service.announcing import accepted, announce, take_back
 from model_service.service.answer_waiting import AnswerWaiter
 from model_service.service.door import AccessRule, ServiceCall
 from model_service.service.lake_lookup import LakeLookup
+from model_service.service.named_certificate import plain_serial, read_own_certificate
 from model_service.service.permit_check import checked_permit
 from model_service.service.refusals import BadFieldError, UnknownNameError
 from model_service.service.stream_wakeup import StreamWakeup
@@ -200,10 +199,12 @@ class FleetAdmin:
         if bool(request.serial) == bool(request.certificate_pem):
             raise BadFieldError("serial", "give either this or certificate_pem")
         if request.certificate_pem:
-            holder, not_before = await self._workers.in_thread(lambda: self._read_own_certificate(request))
+            pem = request.certificate_pem
+            ca_pem = await self._workers.in_thread(self._ca_path.read_bytes)
+            holder, not_before = read_own_certificate(pem, ca_pem)
             serial = holder.serial
         else:
-            holder, not_before, serial = None, 0.0, _plain_serial(request.serial)
+            holder, not_before, serial = None, 0.0, plain_serial(request.serial)
         now = self._clock()
 
         def revoke(connection: Connection) -> str:
@@ -333,21 +334,6 @@ class FleetAdmin:
         await self._workers.read(self._access.refresh)
         self._wakeup.wake()
 
-    def _read_own_certificate(self, request: RevokeCertificateRequest) -> tuple[Holder, float]:
-        """Holder and start (UTC seconds) of a certificate that this authority signed.
-
-        Raises:
-            BadFieldError: It is no certificate, or of another authority.
-        """
-        try:
-            found = certs.read_certificate(request.certificate_pem)
-            holder = certs.read_holder(request.certificate_pem)
-        except AccessError as exc:
-            raise BadFieldError("certificate_pem", str(exc)) from exc
-        if not issued_by(found, certs.read_certificate(self._ca_path.read_bytes())):
-            raise BadFieldError("certificate_pem", "not a certificate of this authority")
-        return holder, found.not_valid_before_utc.timestamp()
-
     async def _read(self, work: Callable[[Connection], Any]) -> JsonReply:
         return _reply(await self._workers.read(work))
 
@@ -389,11 +375,6 @@ class FleetAdmin:
                 raise ServiceUnavailableError("the engine does not answer: nothing was done") from exc
             [answer] = await self._workers.read(lambda c: writes.answered_commands(c, [command_id]))
         return _outcome(answer)
-
-
-def _plain_serial(text: str) -> str:
-    """The serial in the ledger's form; other tools print it with colons, capitals or leading zeros."""
-    return text.replace(":", "").strip().lower().lstrip("0")
 
 
 def _outcome(answer: RowMapping) -> JsonReply:

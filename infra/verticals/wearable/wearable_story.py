@@ -7,7 +7,7 @@ from infra.demo.story import DemoStory, StoryTimes
 
 BATCH_SHARE = 0.8
 """Of all wearers."""
-BATCH_GAIN = 0.5
+BATCH_GAIN = 1.5
 RACING_SHARE = 0.4
 """Of the first site's wearers."""
 FAULT_LASTS_S = 25.0
@@ -16,8 +16,8 @@ FAULT_LASTS_S = 25.0
 def tell(sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
     """What happens to the wearers of these sites.
 
-    One wearer's heart races; most wearers get electrodes of another batch, through which the ECG has half
-    its height, and the loop must learn that; hearts of several wearers of the first site race together,
+    One wearer's heart races; most wearers get electrodes of another batch, through which the ECG is half
+    as high again, and the loop must learn that; hearts of several wearers of the first site race together,
     which it must not learn.
     """
     first = sites[0]

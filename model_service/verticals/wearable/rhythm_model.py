@@ -193,7 +193,9 @@ class RhythmModel:
         return ops.two("Mul", found, worth), ops.two("Mul", level, worth)
 
     def _usable(self, ops: SignalOps[T], features: T) -> T:
-        return self._column(ops, features, "ecg_motion_signal_quality")
+        """Signal quality; a fault of the bank put over a row may leave [0, 1]."""
+        quality = self._column(ops, features, "ecg_motion_signal_quality")
+        return at_most(ops, at_least(ops, quality, 0.0), 1.0)
 
     def _held(self, ops: SignalOps[T], features: T) -> T:
         """1: the electrode is on; 0: it is lost."""

@@ -25,12 +25,15 @@ def main() -> int:
     parser.add_argument(
         "--journal", type=Path, default=Path("build/guarding.jsonl"), help="cells that are done"
     )
+    parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of models to simulate, by commas")
     parser.add_argument("--write", type=Path, help="page whose figures to replace")
     given = parser.parse_args()
     journal = Journal(given.journal)
     results = journal.read(given.rollouts)
     quickest = sorted(KINDS, key=lambda kind: kind in GOOD)  # wrong models are soon stopped
     for cell in (Cell(k, n, rate) for n in GROUPS for k in quickest for rate in RATES):
+        if cell.kind not in given.kinds.split(","):
+            continue
         if cell.name not in results:
             begun = time.process_time()
             endings = [run(cell, seed) for seed in range(given.rollouts)]

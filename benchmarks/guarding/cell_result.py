@@ -29,6 +29,7 @@ NOT_JUDGES = (
     "config_evidence.py",
     "config_judges.py",
     "config_rollouts.py",
+    "config_spans.py",
 )
 
 
@@ -91,11 +92,11 @@ class Journal:
         self._code = code_digest()
 
     def read(self, rollouts: int) -> dict[str, CellResult]:
-        """Results of this code, of cells with so many rollouts, by the cell's name."""
+        """Results of this code, of cells with so many rollouts or more, by the cell's name."""
         found = {}
         for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else ():
             entry = json.loads(line)
-            if entry["code"] == self._code and entry["result"]["rollouts"] == rollouts:
+            if entry["code"] == self._code and entry["result"]["rollouts"] >= rollouts:
                 found[entry["cell"]] = CellResult(**entry["result"])
         return found
 

@@ -184,3 +184,20 @@ def wire_batch(device_id: str | Sequence[str], rows: Sequence[StoredRow], layout
         *([texts(own)] if calibrates else []),
     ]
     return RowBatch(layout, columns, n)
+
+
+_BETWEEN = "\t"
+
+
+def joined_decision(row: Row | StoredRow) -> str:
+    """Decision and calibration as the spool keeps them: the description of its tables has room for no column.
+
+    Where that description is damaged, the first page of a new spool takes its place: it must fill no second.
+    """
+    return row.decision if row.calibration is None else f"{row.decision}{_BETWEEN}{row.calibration}"
+
+
+def parted_decision(stored: str) -> tuple[str, str | None]:
+    """Decision and calibration of what ``joined_decision`` made."""
+    decision, between, calibration = stored.partition(_BETWEEN)
+    return decision, calibration if between else None

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from edge_producer.books import BookKey
 from edge_producer.device_update import BootTerms
-from edge_producer.sensed_rows import StoredRow
+from edge_producer.sensed_rows import StoredRow, parted_decision
 from edge_producer.spool.boot_terms import terms_in
 from edge_producer.spool.checksums import device_checksum, row_checksum, summary_checksum
 from edge_producer.spool.damaged_file import DamagedSpoolFile
@@ -229,12 +229,13 @@ def found_rows(
     """Unsealed rows with an id above ``after``, by id; None in the place of one that does not hold."""
     columns = (
         "device, book, seq, event_us, mono_ns, time_quality, features, score, decision, reasons, sample_p,"
-        " pi, u, sensed_s, crc, calibration"
+        " pi, u, sensed_s, crc"
     )
-    for id_, device, book, *values, stored_pi, u, sensed_s, crc, own in file.by_id("rows", columns, after):
+    for id_, device, book, *values, stored_pi, u, sensed_s, crc in file.by_id("rows", columns, after):
         line, found = lines.get(book), None
         if line is not None and names.get(device) == line.device_id and isinstance(crc, int):
-            seq, event_us, mono_ns, quality, features, score, decision, reasons, sample_p = values
+            seq, event_us, mono_ns, quality, features, score, decided, reasons, sample_p = values
+            decision, own = parted_decision(str(decided))
             pi = sample_p if stored_pi == AS_SAMPLED else stored_pi
             with suppress(TypeError, ValueError, OverflowError):
                 row = StoredRow(

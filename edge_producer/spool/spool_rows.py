@@ -7,10 +7,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_producer.books import BookKey
-from edge_producer.sensed_rows import Row, StoredRow
+from edge_producer.sensed_rows import Row, StoredRow, joined_decision, parted_decision
 from edge_producer.spool.checksums import row_checksum
 from edge_producer.spool.salvage_plan import FoundRow
 from edge_producer.spool.spool_books import SpoolBooks
@@ -23,13 +23,14 @@ log = logging.getLogger(__name__)
 ROW_OVERHEAD = 160
 """Bytes that a row takes in the file besides its features, indexes included."""
 
+_DECISION = 9
+"""Place of the decision among the columns that are read."""
 
 _PI = "CASE r.pi WHEN 0 THEN r.sample_p ELSE r.pi END"
 
 _INSERT = (
     "INSERT INTO rows (device, book, seq, event_us, mono_ns, time_quality, features, score, decision,"
-    " reasons, sample_p, pi, u, sensed_s, crc, calibration)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " reasons, sample_p, pi, u, sensed_s, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -84,14 +85,13 @@ class SpoolRows:
                     row.time_quality,
                     features,
                     row.score,
-                    row.decision,
+                    joined_decision(row),
                     row.reasons,
                     row.sample_p,
                     _stored_pi(row.pi, row.sample_p),
                     row.u,
                     sensed_s,
                     crc,
-                    row.calibration,
                 )
             )
         self._connection.executemany(_INSERT, kept)
@@ -106,7 +106,7 @@ class SpoolRows:
         self.bytes += len(row.features) + ROW_OVERHEAD
         values = (device, book, row.seq, row.event_us, row.mono_ns, row.time_quality, row.features, row.score)
         pi = _stored_pi(pi, row.sample_p)
-        more = (row.decision, row.reasons, row.sample_p, pi, u, row.sensed_s, crc, row.calibration)
+        more = (joined_decision(row), row.reasons, row.sample_p, pi, u, row.sensed_s, crc)
         self._connection.execute(_INSERT, (*values, *more))
 
     def oldest_s(self) -> dict[int, float]:
@@ -135,7 +135,7 @@ class SpoolRows:
             "SELECT r.id, r.book, b.boot_id, r.seq, r.event_us, r.mono_ns, r.time_quality, r.features,"  # noqa: S608  (constants)
             " r.score, r.decision, r.reasons, r.sample_p,"
             f" CASE WHEN r.reasons & ? THEN NULL ELSE {_PI} * coalesce(k.tau, 1.0) END, b.model, r.sensed_s,"
-            f" r.calibration, {_PI}, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
+            f" {_PI}, r.u, r.crc FROM rows r JOIN books b ON b.id = r.book LEFT JOIN blocks k"
             " ON k.device = b.device AND k.period_us = b.period_us AND k.stratum = b.stratum"
             " WHERE r.device = ? AND r.sensed_s >= ? AND r.sensed_s < ? ORDER BY r.sensed_s, r.id LIMIT ?",
             (CONTEXT, device, from_s, before_s, limit),
@@ -143,7 +143,7 @@ class SpoolRows:
         whole: list[StoredRow] = []
         damaged: list[StoredRow] = []
         for *values, pi, u, crc in found:
-            row = StoredRow(*values)
+            row = _row_of(*values)
             (
                 whole if crc is None or crc == row_checksum(device, row, row.features, pi, u) else damaged
             ).append(row)
@@ -243,3 +243,11 @@ class SpoolRows:
 
 def _stored_pi(pi: float, sample_p: float) -> float:
     return AS_SAMPLED if pi == sample_p else pi
+
+
+def _row_of(*values: Any) -> StoredRow:
+    """The row of columns as ``read`` asks for them."""
+    decision, calibration = parted_decision(values[_DECISION])
+    known = [*values, calibration]
+    known[_DECISION] = decision
+    return StoredRow(*known)

@@ -76,14 +76,14 @@ _ADDED = (
     ("books", "lost", "INTEGER NOT NULL DEFAULT 0"),
     ("books", "period_s", "REAL"),
     ("rows", "crc", "INTEGER"),
-    ("rows", "calibration", "TEXT"),
     ("summaries", "crc", "INTEGER"),
     ("messages", "attempt", "INTEGER NOT NULL DEFAULT 1"),
     ("messages", "blocked", "TEXT"),
 )
 """Columns since 0.2.0: checksums; rows of a line that could not be kept; the length of a line's period where
-the profile has had another since; the revision of what a device had learnt for itself; whether an attempt to
-send a message may have reached the broker (1) or none can have (0); why a message is blocked."""
+the profile has had another since; whether an attempt to send a message may have reached the broker (1) or
+none can have (0); why a message is blocked. There is room for no more: the description of the tables must
+fit into the file's first page, or a damaged one could not be replaced."""
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

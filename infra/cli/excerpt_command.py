@@ -124,11 +124,15 @@ def readers(
     group: Annotated[
         str, typer.Argument(metavar="[GROUP]", help="Group of this machine; empty: only the owner.")
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Let one group read the tables of raw samples, or nobody but their owner. The data group cannot."""
     from infra.excerpt_readers import set_readers
 
     folders = set_readers(session(ctx).settings().lake_root, group)
+    if as_json:
+        show_json({"group": group, "tables": [str(folder) for folder in folders]})
+        return
     who = f"group {group}" if group else "only their owner"
     show_text(f"{count(len(folders), 'table')} of raw samples: {who} may read {'them' if folders else 'any'}")
 

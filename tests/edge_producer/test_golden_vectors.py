@@ -11,6 +11,7 @@ import pytest
 from edge_producer.bundle import BUNDLES, GOLDEN
 from edge_producer.golden_vectors import read_golden
 from schemas.errors import BundleError
+from schemas.golden_keys import OUTPUTS
 
 SHIPPED = sorted(path.name for path in BUNDLES.iterdir())
 
@@ -21,7 +22,9 @@ def by_pyarrow(data):
     shape = json.loads(table.schema.metadata[b"shape"])
     matrices = [np.array(table.column(name).to_pylist(), dtype=np.float32) for name in ("window", "features")]
     score = np.array(table.column("score").to_pylist(), dtype=np.float32)
-    return matrices[0].reshape(-1, *shape), np.column_stack([matrices[1], score])
+    further = json.loads(table.schema.metadata.get(OUTPUTS.encode(), b"[]"))
+    outputs = np.array(further, dtype=np.float32).reshape(len(score), -1 if further else 0)
+    return matrices[0].reshape(-1, *shape), np.column_stack([matrices[1], score, outputs])
 
 
 def same(data):

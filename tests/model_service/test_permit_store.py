@@ -27,6 +27,14 @@ NOW = datetime.now(UTC).timestamp()
 BEFORE = datetime.fromtimestamp(NOW - 60, UTC)
 
 
+@pytest.fixture(autouse=True)
+def _as_it_begins(monkeypatch):
+    """Certificates and permits are made when a test runs, which may be long after this module was read."""
+    now = datetime.now(UTC).timestamp()
+    monkeypatch.setitem(globals(), "NOW", now)
+    monkeypatch.setitem(globals(), "BEFORE", datetime.fromtimestamp(now - 60, UTC))
+
+
 class Store:
     """A registry with two devices, and people."""
 
@@ -63,7 +71,8 @@ class Store:
     def state(self, permit_id):
         return self.do(permit_store.get, permit_id)["state"]
 
-    def handed(self, device="m-1", now=NOW):
+    def handed(self, device="m-1", now=None):
+        now = NOW if now is None else now
         return [i for i, _ in self.do(permit_store.handed_to, device, now)]
 
     def told(self, permit_id, device="m-1", **given):

@@ -32,8 +32,8 @@ from model_service.models.features import logged_features
 from model_service.models.imported_graph import imported_graph
 from model_service.models.score_stage import ScoreStage
 from model_service.registry.bundle_store import learnable_families
-from model_service.training.cause import similarity
 from model_service.training.examine import fault_directions
+from model_service.training.movement import similarity
 from model_service.training.shifts import ReferenceScale
 from model_service.verticals.robot.arm_regression import EXPLAINED, fit_motion
 from model_service.verticals.robot.residual_trainer import ResidualTrainer

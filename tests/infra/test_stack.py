@@ -117,7 +117,11 @@ def test_the_group_that_the_setting_names_reads_the_data_of_a_stack_and_no_key(
     private = [p for p in everything if b"PRIVATE KEY" in p.read_bytes() or p.name == "PASSPHRASE"]
     assert len(private) > 10
     assert {stat.S_IMODE(p.stat().st_mode) for p in private} == {0o600}
-    data = [p for p in everything if not {"keys", "pki", "offline-keys"} & {*p.parts}]
+    raw = [p for p in settings.lake_root.iterdir() if p.name.startswith("excerpts_")]
+    assert raw
+    assert {stat.S_IMODE(p.stat().st_mode) for p in raw} == {0o700}, "samples have readers of their own"
+    within = {p for folder in raw for p in folder.rglob("*")}
+    data = [p for p in everything if not {"keys", "pki", "offline-keys"} & {*p.parts} and p not in within]
     assert {(stat.S_IMODE(p.stat().st_mode), p.stat().st_gid) for p in data} == {(0o640, group.gr_gid)}
 
 

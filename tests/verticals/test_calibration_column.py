@@ -48,7 +48,8 @@ def test_a_revision_that_the_disk_changed_is_not_sent(tmp_path):
     rig.sense(QUIET)
     rig.commit()
     with closing(sqlite3.connect(rig.path)) as connection, connection:
-        connection.execute("UPDATE rows SET calibration = '00000000deadbeef' WHERE seq = 7")
+        altered = "substr(decision, 1, instr(decision, char(9))) || '00000000deadbeef'"
+        connection.execute(f"UPDATE rows SET decision = {altered} WHERE seq = 7")
     rig.seal()
     assert 7 not in [r["seq"] for r in rig.rows_of(rig.sealed.values())]
     assert len(rig.rows_of(rig.sealed.values())) == len(QUIET) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,24 @@ def docstrings(tree: ast.AST) -> set[int]:
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
+@cache
+def said(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Modules that a module imports from, and texts in it that are not for readers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts, nodes = docstrings(tree), list(ast.walk(tree))
+    modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    values = {node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in texts}
+    return frozenset(modules), frozenset(value for value in values if isinstance(value, str))
+
+
 @pytest.mark.parametrize("vertical", verticals())
 def test_only_its_own_folders_name_a_vertical(vertical):
     names, found = names_of(vertical), []
     for path in modules_elsewhere(vertical):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        texts, where = docstrings(tree), path.relative_to(ROOT).as_posix()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and f".verticals.{vertical}" in (node.module or ""):
-                found.append((where, node.module))
-            if isinstance(node, ast.Constant) and node.value in names and id(node) not in texts:
-                found.append((where, node.value))
+        modules, values = said(path)
+        where = path.relative_to(ROOT).as_posix()
+        found += [(where, module) for module in modules if f".verticals.{vertical}" in module]
+        found += [(where, value) for value in values & names]
     assert sorted(set(found) - set(NAMED)) == []
 
 

@@ -85,6 +85,7 @@ def made_up(n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return windows, {"grip_lost": grip, "protective_stop": stop}
 
 
+@pytest.mark.long
 def test_an_import_takes_the_trees_and_scores_as_they_were_fitted():
     profile = find_profile("robot_slow")
     windows, labels = made_up(480)

@@ -72,6 +72,12 @@ class DemoStory:
         return (*self.changes, *self.setting)
 
 
+def degrade_together(site: tuple[str, ...], failing: str, share: float) -> tuple[str, ...]:
+    """This share of a site's devices, without the one that fails early: they degrade together later."""
+    others = [device for device in site if device != failing]
+    return tuple(others[: round(share * len(site))])
+
+
 StoryTeller = Callable[[tuple[tuple[str, ...], ...], int, StoryTimes], DemoStory]
 """Called with the devices of each site, the seed and the times. It may have a ``size``, its ``DemoSize``."""
 

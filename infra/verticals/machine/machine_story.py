@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_producer.sources.scenario import Injection
-from infra.demo.story import DemoStory, StoryTimes
+from infra.demo.story import DemoStory, StoryTimes, degrade_together
 
 RECALIBRATED_SHARE = 0.8
 """Of all machines."""
@@ -43,8 +43,7 @@ def tell(sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> De
 
 
 def _wear(first: tuple[str, ...], failing: str, times: StoryTimes) -> Injection | None:
-    healthy = [d for d in first if d != failing]
-    worn = tuple(healthy[: round(WORN_SHARE * len(first))])
+    worn = degrade_together(first, failing, WORN_SHARE)
     if times.wear_s is None or not worn:
         return None
     return Injection(kind="bearing_wear", start_s=times.wear_s, severity=0.6, ramp_s=20.0, devices=worn)

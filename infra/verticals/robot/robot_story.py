@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_producer.sources.scenario import Injection
 from edge_producer.verticals.robot.robot_sensors import PAYLOAD_KG
 from edge_producer.verticals.robot.work_program import CYCLE_S
-from infra.demo.story import DemoSize, DemoStory, StoryTimes
+from infra.demo.story import DemoSize, DemoStory, StoryTimes, degrade_together
 
 TOOL_SHARE, TOOL = 0.8, 0.7
 """Of all robots, and the severity of what they get: 0.84 kg more."""
@@ -46,8 +46,7 @@ class RobotStory:
 
 
 def _wear(first: tuple[str, ...], struck: str, times: StoryTimes) -> Injection | None:
-    sound = [d for d in first if d != struck]
-    worn = tuple(sound[: round(WORN_SHARE * len(first))])
+    worn = degrade_together(first, struck, WORN_SHARE)
     if times.wear_s is None or not worn:
         return None
     return Injection(

@@ -7,7 +7,7 @@ hour, so the drift of this demo is one of the detectors.
 from __future__ import annotations
 
 from edge_producer.sources.scenario import Injection
-from infra.demo.story import DemoSize, DemoStory, StoryTimes
+from infra.demo.story import DemoSize, DemoStory, StoryTimes, degrade_together
 
 SECONDS = 300.0
 """Fifty minutes of the streets, played ten times as fast."""
@@ -61,8 +61,7 @@ class TrafficStory:
 
 
 def _snow(first: tuple[str, ...], blocked: str, times: StoryTimes) -> Injection | None:
-    others = [d for d in first if d != blocked]
-    hit = tuple(others[: round(BLOCKED_SHARE * len(first))])
+    hit = degrade_together(first, blocked, BLOCKED_SHARE)
     if times.wear_s is None or not hit:
         return None
     return Injection(kind="incident", start_s=times.wear_s, channel="queue_e", devices=hit)

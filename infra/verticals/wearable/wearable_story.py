@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_producer.sources.scenario import Injection
-from infra.demo.story import DemoSize, DemoStory, StoryTimes
+from infra.demo.story import DemoSize, DemoStory, StoryTimes, degrade_together
 
 BATCH_SHARE = 0.8
 """Of all wearers."""
@@ -48,8 +48,7 @@ class WearableStory:
 
 
 def _together(first: tuple[str, ...], failing: str, times: StoryTimes) -> Injection | None:
-    others = [d for d in first if d != failing]
-    racing = tuple(others[: round(RACING_SHARE * len(first))])
+    racing = degrade_together(first, failing, RACING_SHARE)
     if times.wear_s is None or not racing:
         return None
     return Injection(kind="tachycardia", start_s=times.wear_s, severity=0.9, devices=racing)

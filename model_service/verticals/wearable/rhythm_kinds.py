@@ -7,6 +7,7 @@ share its beats.
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
@@ -74,8 +75,9 @@ class WearableKind(FeatureKind):
         seen = np.isfinite(windows).sum(axis=1)
         return np.asarray(np.where(seen.min(axis=1) > 0, found, np.nan))
 
+    @abstractmethod
     def _values(self, ops: ArrayOps, windows: Array) -> Array:
-        raise NotImplementedError
+        """The number of each window, shape (n,)."""
 
     def _checked(self, writer: GraphWriter, window: str, found: str) -> str:
         """(B,) of (B, 1): NaN where a channel has no sample."""
@@ -129,9 +131,9 @@ class RhythmKind(WearableKind):
         found = self.of(GraphOps(writer), _rhythm_in(writer, window).between)
         return self._checked(writer, window, found)
 
+    @abstractmethod
     def of(self, ops: SignalOps[T], between: BeatIntervals[T]) -> T:
         """The number, (B, 1)."""
-        raise NotImplementedError
 
 
 class HeartRate(RhythmKind):
@@ -235,9 +237,9 @@ class SampleKind(WearableKind):
         found = self.of(GraphOps(writer))(_channel(writer, window, 0))
         return self._checked(writer, window, found)
 
+    @abstractmethod
     def of(self, ops: SignalOps[T]) -> Callable[[T], T]:
         """From samples (B, ``WINDOW``) to the number (B, 1)."""
-        raise NotImplementedError
 
 
 class SaturatedShare(SampleKind):

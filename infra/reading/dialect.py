@@ -22,6 +22,9 @@ _AGREE = 0.9
 _NAME_DIGITS = 0.3
 """Share of digits below which a line holds names; those in names such as `s12` do not count."""
 _NAME = re.compile(r"\s*[^\W\d_]")
+_NUMBER = re.compile(r"\d+")
+_NAME_NUMBERS = 2
+"""Numbers that a column's name may hold, as in `PM2.5` or `T_2m_10min`."""
 csv.field_size_limit(1 << 28)
 
 
@@ -101,10 +104,15 @@ def _header_fits(head: Sequence[str], dialect: Dialect) -> bool:
     return any(
         max(2, dialect.columns - 1) <= len(row) <= dialect.columns + 1
         and sum(bool(re.search(r"[^\W\d_]", c)) for c in row) >= max(1, len(row) // 2)
-        and sum(ch.isdigit() for c in row if not _NAME.match(c) for ch in c)
+        and sum(ch.isdigit() for c in row if not _is_name(c) for ch in c)
         < _NAME_DIGITS * sum(len(c) for c in row)
         for row in rows
     )
+
+
+def _is_name(cell: str) -> bool:
+    """Whether a cell names a column: a time may begin with a weekday or a month, but has more numbers."""
+    return bool(_NAME.match(cell)) and len(_NUMBER.findall(cell)) <= _NAME_NUMBERS
 
 
 def _cuts_quoted(head: Sequence[str], dialect: Dialect) -> bool:

@@ -19,6 +19,10 @@ from model_service.rollout.rollout_record import CONFIG, PROFILE, RolloutRecord
 
 SMALLEST = 20
 """Until a phase is over, failures count as a share of at least this many devices, or of all that it has."""
+_NO_CANARY = (
+    "none of the group's devices is a canary, so nobody tries the model first: name some with"
+    " `edgeloop trust policy --canary {group}=ID,ID` for the next rollout"
+)
 _SETTLED = (ProgressKind.COMMITTED, ProgressKind.FAILED, ProgressKind.SILENT)
 _BAD = (ProgressKind.FAILED, ProgressKind.SILENT)
 
@@ -239,7 +243,8 @@ class _Phase:
         """The decision on a phase that must show that the model does no harm, and is over otherwise."""
         if self.record.kind == CONFIG:
             return self._on_config_evidence()
-        not_shown = "" if self.finding.answer == "shown" else self.finding.text
+        nobody = _NO_CANARY.format(group=self.record.group) if self.phase == 0 and not self.progress else ""
+        not_shown = "" if self.finding.answer == "shown" else nobody or self.finding.text
         open_ = "; ".join(text for text in (not_shown, self.paired.open) if text)
         if not open_:
             return PhaseDecision("promote")

@@ -71,6 +71,7 @@ def test_a_time_needs_no_name(tmp_path, time):
     st.integers(0, 5),
 )
 @example(Written(time="month's name first", delimiter=";", decimal=",", quoted=True), 0)
+@example(Written(time="ctime", delimiter=";", decimal=",", above=ABOVE["a logger's line"]), 0)
 @settings(max_examples=60, deadline=None)
 def test_any_dialect_with_any_time_and_any_numbers_reads_as_it_was_written(form, seed):
     with TemporaryDirectory() as folder:

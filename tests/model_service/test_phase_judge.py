@@ -138,6 +138,13 @@ def test_missing_evidence_is_asked_about_only_where_somebody_follows():
     assert judged(committed(), committed(), plan=held, phase=2).decision.answer == "ask"
 
 
+def test_a_group_without_a_canary_is_told_how_to_name_some():
+    asked = judged(plan=record(), now=OUT + 61.0)
+    assert (asked.decision.answer, asked.decision.kind) == ("ask", "not_shown")
+    assert "edgeloop trust policy --canary g=ID,ID" in asked.decision.reason
+    assert judged(plan=record(waived=(0,)), now=OUT + 61.0).decision.answer == "promote"
+
+
 def test_an_approver_waives_what_was_not_shown_and_one_device_that_failed_but_no_harm():
     strict = SETTINGS.model_copy(update={"min_devices": 9})
     assert judged(committed(), committed(), plan=record(strict, waived=(0,))).decision.answer == "promote"

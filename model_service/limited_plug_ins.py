@@ -1,8 +1,8 @@
 """Runs a user's functions in a child process with bounds of memory, CPU and time.
 
-What a package does under ``edgeloop.configs``, ``.config_gates`` and ``.config_judges`` must not hold up or
-take down the process that asks it. So it runs in a process of its own, which is killed where it takes too
-long, and whose answer comes back as JSON: nothing of the package is loaded here.
+What a package does under ``edgeloop.gates``, ``.configs``, ``.config_gates`` and ``.config_judges`` must not
+hold up or take down the process that asks it. So it runs in a process of its own, which is killed where it
+takes too long, and whose answer comes back as JSON: nothing of the package is loaded here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class LimitedPlugIns:
         self._path: list[str] = []
         self._end: weakref.finalize[..., LimitedPlugIns] | None = None
 
-    def call(self, group: str, name: str, what: str, gives: type, *given: object) -> dict[str, Any]:
+    def call(
+        self, group: str, name: str, what: str, gives: type, *given: object, method: str = ""
+    ) -> dict[str, Any]:
         """What a function answers: the fields of a dataclass, as JSON values; instants as ISO 8601.
 
         Args:
@@ -64,13 +66,15 @@ class LimitedPlugIns:
             what: Who names it, for messages, such as "profile pump".
             gives: Dataclass of its answer.
             given: Its arguments; they are pickled.
+            method: Of the object that the entry point's class makes without arguments; empty: the entry point
+                is the function.
 
         Raises:
             PlugInEndedError: It took too much memory, CPU or time, or ended its process.
             DatasetError: It is not installed, raised, or answered with something else.
         """
         try:
-            request = pickle.dumps((group, name, what, gives, given))
+            request = pickle.dumps((group, name, what, gives, given, method))
         except (pickle.PicklingError, TypeError, AttributeError) as exc:
             raise DatasetError(f"its arguments cannot be sent to its process: {exc}") from exc
         child = self._started()

@@ -1,20 +1,22 @@
 """Gates of installed packages, which a profile names in ``gates.also``. See docs/extending.md.
 
-They run in the gate's process on what our own gates read, after these have let the candidate be loaded.
-Whatever such a gate does but pass is a refusal: the candidate has to show that it is good.
+They run on what our own gates read, after these have let the candidate be loaded, in a process of their own
+with bounds (``limited_plug_ins``). Whatever such a gate does but pass is a refusal: the candidate has to show
+that it is good.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol
+from typing import Any, Protocol
 
 from model_service.gates.gate_inputs import GateInputs
 from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.limited_plug_ins import LimitedPlugIns
+from schemas.errors import DatasetError
 
 GROUP = "edgeloop.gates"
 """Group of entry points; the entry point's name is the gate's name in profiles and verdicts."""
@@ -40,7 +42,8 @@ def judge_also(inputs: GateInputs, ours: Collection[str]) -> tuple[GateVerdict, 
         inputs: What our own gates read.
         ours: Names of gates of ours, which no package may take.
     """
-    return tuple(_judged(name, inputs, ours) for name in inputs.profile.gates.also)
+    with LimitedPlugIns() as plug_ins:
+        return tuple(_judged(name, inputs, ours, plug_ins) for name in inputs.profile.gates.also)
 
 
 def lacking(names: Sequence[str]) -> list[str]:
@@ -64,34 +67,31 @@ def _lacks(name: str, found: Sequence[EntryPoint]) -> str:
     )
 
 
-def _judged(name: str, inputs: GateInputs, ours: Collection[str]) -> GateVerdict:
+def _judged(name: str, inputs: GateInputs, ours: Collection[str], plug_ins: LimitedPlugIns) -> GateVerdict:
     if name in ours:
         return not_shown(f"also_{name}", f"a gate of ours is called {name}: its package has to rename it")
-    found = _points(name)
-    if why := _lacks(name, found):
+    if why := _lacks(name, _points(name)):
         return not_shown(name, why)
+    what = f"profile {inputs.profile.name}"
     try:
-        gate: UserGate = found[0].load()()
-        verdict = gate.judge(inputs)
-    except (Exception, SystemExit) as exc:  # noqa: BLE001  (a user's code: whatever it raises is the reason)
-        return not_shown(name, f"{type(exc).__name__}: {exc}")
-    if (wrong := _wrong_with(verdict)) is not None:
-        return not_shown(name, f"it gave {wrong}: its verdict is a GateVerdict of plain Python numbers")
-    return replace(verdict, gate=name)
+        fields = plug_ins.call(GROUP, name, what, GateVerdict, inputs, method="judge")
+    except DatasetError as exc:
+        return not_shown(name, str(exc))
+    if (wrong := _wrong_with(fields)) is not None:
+        return not_shown(name, f"it gave {wrong}: its verdict is a GateVerdict of plain numbers")
+    return GateVerdict(**{**fields, "gate": name})
 
 
-def _wrong_with(verdict: object) -> str | None:
+def _wrong_with(fields: Mapping[str, Any]) -> str | None:
     """Why a verdict cannot be put on record as it is; None: it can."""
-    if not isinstance(verdict, GateVerdict):
-        return f"a {type(verdict).__name__}"
-    if not isinstance(passed := getattr(verdict, "passed"), bool):  # noqa: B009  (a user's code may lie)
+    if not isinstance(passed := fields["passed"], bool):
         return f"passed = {passed!r}"
     for field in ("value", "bound", "low", "high"):
-        number = getattr(verdict, field)
+        number = fields[field]
         if number is not None and (type(number) not in (int, float) or not math.isfinite(number)):
             return f"{field} = {number!r}"
     try:
-        json.dumps(dict(verdict.detail), allow_nan=False)
+        json.dumps(dict(fields["detail"]), allow_nan=False)
     except (TypeError, ValueError) as exc:
         return f"a detail that is no JSON ({exc})"
     return None

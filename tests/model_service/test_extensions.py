@@ -142,10 +142,11 @@ VERDICT = 'return GateVerdict("quiet", mean <= MOST, mean, MOST, detail={"says":
 REFUSING = [
     pytest.param(("mean = ", "raise LookupError('no night') #"), "LookupError: no night", id="raises"),
     pytest.param(("mean = ", "raise SystemExit(3) #"), "SystemExit: 3", id="exits"),
-    pytest.param((VERDICT, "return says"), "it gave a str", id="no-verdict"),
-    pytest.param(("mean <= MOST", "np.bool_(True)"), "it gave passed = np.True_", id="no-bool"),
+    pytest.param(("mean = ", "import os; os._exit(3) #"), "its process ended: exit code 3", id="ends"),
+    pytest.param((VERDICT, "return says"), "it gave str, no GateVerdict", id="no-verdict"),
+    pytest.param(("mean <= MOST", "1"), "it gave passed = 1", id="no-bool"),
     pytest.param(("mean, MOST,", "mean, np.inf,"), "it gave bound = inf", id="infinite"),
-    pytest.param(('{"says": says}', '{"says": object()}'), "a detail that is no JSON", id="no-json"),
+    pytest.param(('{"says": says}', '{"says": object()}'), "object is no value of JSON", id="no-json"),
 ]
 
 

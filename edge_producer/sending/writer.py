@@ -35,7 +35,8 @@ from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
 
-WAKE_S = 0.05
+WAKE_S, IDLE_S = 0.05, 0.25
+"""Time between two looks at the network: while messages are under way or the end is near, and else."""
 FORGET_EVERY_S = 30.0
 DRAIN_COMMIT_S = 0.25
 """Longest wait for the next commit while draining: the end of the process waits for the last answers."""
@@ -191,7 +192,8 @@ class Writer:
         while not self._stopping:
             with self._changed:
                 if not self._commit_now and not self._stopping:
-                    self._changed.wait(WAKE_S)
+                    busy = self._draining or self._answers or self._sender.in_flight
+                    self._changed.wait(WAKE_S if busy else IDLE_S)
             self._guarded(self._poll_network, self._drop_network)
             if self._due():
                 self._guarded(self._turn, self._close_spool)

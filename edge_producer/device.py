@@ -28,6 +28,7 @@ from edge_producer.sensed_rows import Period, Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
 from edge_producer.window import Floats, LearnsReference, Predictor, Window
 from edge_producer.window_scoring import WindowScorer
+from schemas.alarm_bounds import AlarmBounds
 from schemas.events import Alert
 from schemas.instants import from_us, to_us
 from schemas.output_names import PRIMARY
@@ -78,6 +79,7 @@ class Device:
         self._raw_bytes = _raw_bytes(profile)
         self._alerts: list[bytes] = []
         self._commands = ActionCommands(self.device_id, host.on_action)
+        self._alarms = AlarmBounds.of(profile.decision)
         self._windows = self._at_risk = 0
         self.state_lost = False
         self._held = host.parameters.get(self.device_id)
@@ -126,7 +128,9 @@ class Device:
             layout=packed_summary_layout(profile),
         )
         self._summarizer = make(profile.row_columns, bin_edges=models.active.bin_edges)
-        self._shadow_summarizer = make((), bin_edges=_edges(models.shadow), first_part=FIRST_SHADOW_PART)
+        self._shadow_summarizer = make(
+            profile.model.output_columns, bin_edges=_edges(models.shadow), first_part=FIRST_SHADOW_PART
+        )
         self._ledger = ledger_of(profile)
         self._selected: list[Row] = []
         self._sensed: list[Row] = []
@@ -305,14 +309,17 @@ class Device:
 
     def _observe(self, window: Window, row: Row, took_s: float) -> None:
         shadow, score, shadow_s = self._models.shadow, None, 0.0
-        self._switch.healthy.add(window, row.score, self._profile.decision.alarm)
+        alarm, shadow_alarm = self._alarms.raised(row.score, self._scorer.further(row.features)), False
+        self._switch.healthy.add(window, healthy=row.score is not None and not alarm)
         if shadow is not None:
             begun = time.monotonic_ns()
-            _, score = self._scorer.score(shadow, window)
+            numbers, score = self._scorer.score(shadow, window)
             shadow_s = (time.monotonic_ns() - begun) / 1e9
-            self._shadow_summarizer.add_score((row.boot_id, shadow.version, row.period_us), score)
+            key, further = (row.boot_id, shadow.version, row.period_us), self._scorer.further(numbers)
+            self._shadow_summarizer.add_scores(key, score, further.values())
+            shadow_alarm = self._alarms.raised(score, further)
         if self._models.observer is not None:
-            outcome = ScoredWindow(row.model_version, row.score, took_s, score, shadow_s)
+            outcome = ScoredWindow(row.model_version, row.score, took_s, score, shadow_s, alarm, shadow_alarm)
             self._models.observer.observe(window, outcome)
 
     def _row(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:

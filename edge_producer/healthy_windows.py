@@ -38,15 +38,14 @@ class HealthyWindows:
         """The windows kept, oldest first."""
         return self._kept
 
-    def add(self, window: Window, score: float | None, alarm: float) -> None:
+    def add(self, window: Window, *, healthy: bool) -> None:
         """Keep a window if it is healthy, complete and due.
 
         Args:
             window: Its samples are copied, because a source may have cut them from something larger.
-            score: Of the model in force; None where there is none.
-            alarm: Score from which a window is no healthy one.
+            healthy: The model in force gave it a score, and no output of it an alarm.
         """
-        if score is None or score >= alarm:
+        if not healthy:
             return
         samples = window.samples
         room = min(MAX_WINDOWS, MAX_BYTES // max(samples.nbytes, 1))

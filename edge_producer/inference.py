@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from schemas.calendar_features import CALENDAR, CALENDAR_KINDS
 from schemas.errors import BundleError
 from schemas.feature_set import FEATURE_KINDS, UNITLESS_KINDS
 from schemas.manifest import ANY_FEATURESET, SCORE_EDGES, Manifest
+from schemas.output_names import PRIMARY
 from schemas.profile import Channel, Profile
 from schemas.score_part import ROWS
 from schemas.score_range import ROUNDING, score_excess
@@ -75,18 +76,27 @@ class OnnxSession:
         """Names of the graph's inputs."""
         return tuple(given.name for given in self._session.get_inputs())
 
-    def score_rows(self, rows: Floats, extra: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float64]:
-        """Scores of rows of features, shape (n,), by a graph that ``score_part`` cut.
+    def score_rows(
+        self, rows: Floats, extra: Mapping[str, NDArray[np.generic]], columns: Sequence[str] = (PRIMARY,)
+    ) -> NDArray[np.float64]:
+        """Outputs of rows of features, shape (n, O), by a graph that ``score_part`` cut.
+
+        Args:
+            rows: Shape (n, F).
+            extra: Further inputs by name.
+            columns: Names of the outputs in the graph.
 
         Raises:
             BundleError: The graph does not take these inputs, or gives scores of another shape.
         """
         given = {name: extra[name] for name in self.inputs if name != ROWS}
         with self._translated():
-            [score] = self._session.run(("score",), {ROWS: rows.astype(np.float32), **given})
-        if score.shape != (len(rows),):
-            raise BundleError(f"model {self._version}: scores of shape {score.shape} for {len(rows)} rows")
-        return np.asarray(score, dtype=np.float64)
+            found = self._session.run(columns, {ROWS: rows.astype(np.float32), **given})
+        for score in found:
+            if score.shape != (len(rows),):
+                what = f"scores of shape {score.shape} for {len(rows)} rows"
+                raise BundleError(f"model {self._version}: {what}")
+        return np.stack(found, axis=1).astype(np.float64)
 
     def run(self, windows: Samples, extra: Mapping[str, NDArray[np.generic]]) -> tuple[Floats, Floats]:
         """Outputs of a batch.

@@ -18,6 +18,7 @@ class ScoredWindow:
         score: Its score; None where there is no usable one.
         took_s: Seconds that the score took.
         shadow_score, shadow_took_s: The shadow's on the same window, where one runs in this process.
+        alarm, shadow_alarm: Whether any output of either model, which a rule reads, raises an alarm.
     """
 
     version: str
@@ -25,6 +26,13 @@ class ScoredWindow:
     took_s: float
     shadow_score: float | None = None
     shadow_took_s: float = 0.0
+    alarm: bool = False
+    shadow_alarm: bool = False
+
+    @property
+    def alarms(self) -> tuple[bool, bool]:
+        """Of the shadow and of the model that decided."""
+        return self.shadow_alarm, self.alarm
 
 
 class Observer(Protocol):

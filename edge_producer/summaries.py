@@ -7,7 +7,7 @@ features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -192,9 +192,19 @@ class Summarizer:
         slot[:-1] = row.features
         slot[-1] = np.nan if row.score is None else row.score
 
-    def add_score(self, key: tuple[int, str, int], score: float | None) -> None:
-        """Add a score without features; the key is (boot, model version, period start in µs)."""
-        self._slot(key)[-1] = np.nan if score is None else score
+    def add_scores(
+        self, key: tuple[int, str, int], score: float | None, further: Iterable[float | None] = ()
+    ) -> None:
+        """Add a score and the further outputs, which are the columns; no features.
+
+        Args:
+            key: Boot, model version, and the period's start in µs.
+            score: None: there is none.
+            further: One for each column, in order; None: there is none.
+        """
+        slot = self._slot(key)
+        slot[:-1] = [np.nan if value is None else value for value in further]
+        slot[-1] = np.nan if score is None else score
 
     def rebind(self, bin_edges: Mapping[str, Doubles]) -> None:
         """Close the open period, and continue with the bin edges of another model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -97,10 +97,7 @@ class WindowScorer:
 
     def further(self, features: Floats) -> Mapping[str, float | None]:
         """Further outputs among a window's numbers, by name; None: there is none."""
-        if not self._outputs:
-            return _NONE
-        values = features[-len(self._outputs) :].tolist()
-        return {n: None if math.isnan(v) else v for n, v in zip(self._outputs, values, strict=True)}
+        return further_outputs(self._outputs, features)
 
     def _with_usable_outputs(self, features: Floats, version: str, *, lacks: bool) -> Floats:
         """The numbers with further outputs that may be used; what lies outside [0, 1] is no output."""
@@ -140,3 +137,11 @@ class WindowScorer:
     def _count(self, name: str, happened: bool) -> None:
         if happened:
             self._counts[name] += 1
+
+
+def further_outputs(outputs: Sequence[str], numbers: Floats) -> Mapping[str, float | None]:
+    """Further outputs by name, from the end of a row's numbers; None: there is none."""
+    if not outputs:
+        return _NONE
+    values = numbers[-len(outputs) :].tolist()
+    return {n: None if math.isnan(v) else v for n, v in zip(outputs, values, strict=True)}

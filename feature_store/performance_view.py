@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from feature_store import duck
 from feature_store.labels import LABELLER, healthy_sql, labels_in_force
 from feature_store.model_views import MEAN_SCORE
+from schemas.alarm_bounds import AlarmBounds
 from schemas.boot_ids import GATEWAY
 from schemas.manifest import SCORE_EDGES
+from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 
 BY_LABELS, NOT_ESTIMABLE = "labels", "not estimable"
@@ -48,29 +50,48 @@ def model_performance(profiles: Iterable[Profile]) -> str:
     """SQL of the view.
 
     Args:
-        profiles: Their first rule says which scores are alarms.
+        profiles: The mildest rule on each output says which of its scores are alarms.
     """
-    enters = [(p.name, p.decision.alarm) for p in profiles if p.decision.score_rules]
+    firsts = {p.name: AlarmBounds.of(p.decision).first_bins() for p in profiles if p.decision.rules}
+    return f"WITH places AS ({_PLACES}),{_raised(firsts)},{_scored()},{_labelled()},{_FIGURES}"
+
+
+def _raised(firsts: Mapping[str, Mapping[str, int]]) -> str:
+    """CTE of windows in alarm: of the output that raises most, since summaries hold outputs apart.
+
+    Args:
+        firsts: By profile and column, the first bin of alarms, from 0.
+    """
     whens = "".join(
-        f" WHEN {duck.text(name)} THEN {_at_least(_edge_bin(enter))}"
-        for name, enter in sorted(enters)
-        if enter in SCORE_EDGES
+        f" WHEN profile = {duck.text(name)} AND feature = {duck.text(column)} THEN {_at_least(first + 1)}"
+        for name, columns in sorted(firsts.items())
+        for column, first in columns.items()
     )
-    above = f"CASE profile{whens} END" if whens else "NULL"
-    return f"WITH places AS ({_PLACES}),{_scored(above)},{_labelled()},{_FIGURES}"
+    columns = sorted({PRIMARY, *(column for columns in firsts.values() for column in columns)})
+    return f"""
+raised_of AS (
+    SELECT profile, model_version, device_id, boot_id, period_start, part < 0 AS in_shadow, feature,
+        sum({f"CASE{whens} END" if whens else "NULL"}) AS above
+    FROM summaries WHERE feature IN ({", ".join(map(duck.text, columns))}) GROUP BY ALL
+), raised_most AS (
+    SELECT * EXCLUDE (feature, above), max(above) AS above FROM raised_of GROUP BY ALL
+)"""
 
 
-def _scored(above: str) -> str:
+def _scored() -> str:
     """CTEs of windows with a score, of pairs of versions on the same windows, and of device days."""
     return f"""
-scored_unplaced AS (
+scored_alone AS (
     SELECT profile, model_version, device_id, boot_id, period_start, part < 0 AS in_shadow,
         any_value(period_s) AS period_s, {duck.total("n")} AS n, {duck.total("n_missing")} AS n_missing,
-        sum(n * {MEAN_SCORE}) AS total, sum({above}) AS above,
+        sum(n * {MEAN_SCORE}) AS total,
         sum(CASE WHEN len(bin_counts) = {_BINS} THEN n END) AS n_binned,
         sum({_at_least(_edge_bin(0.45))}) AS above_045, sum({_at_least(_edge_bin(0.6))}) AS above_06,
         sum({_at_least(_edge_bin(0.9))}) AS above_09
     FROM summaries WHERE feature = 'score' GROUP BY ALL
+), scored_unplaced AS (
+    SELECT s.*, m.above FROM scored_alone s
+    LEFT JOIN raised_most m USING (profile, model_version, device_id, boot_id, period_start, in_shadow)
 ), scored AS ({_placed("scored_unplaced", "period_start")}
 ), scores AS (
     SELECT {_KEY}, count(DISTINCT device_id) AS devices, {duck.total("n")} AS windows,

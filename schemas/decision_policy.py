@@ -144,7 +144,10 @@ class DecisionPolicy(Section):
 
     @property
     def alarm(self) -> float:
-        """Score from which a window counts as an alarm: the mildest such rule's; 1 without one."""
+        """Primary score from which a window is an alarm: the mildest such rule's; 1 without one.
+
+        Of all outputs ``schemas.alarm_bounds`` says so.
+        """
         return next((rule.enter for rule in self.rules if rule.output == PRIMARY), 1.0)
 
 

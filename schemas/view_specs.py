@@ -223,7 +223,7 @@ MODEL_PERFORMANCE = _view(
         "agreement",
         "DOUBLE",
         "Largest share of these on which both were in alarm or both were not, by the counts of summary "
-        "periods; null: the first rule's `enter` is no bin edge.",
+        "periods and of the output that raises most alarms; null: no rule's `enter` is a bin edge.",
     ),
 )
 

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from edge_producer.bundle import Bundle
 from edge_producer.inference import OnnxSession, feature_columns
 from edge_producer.window import Floats, Samples
+from schemas.alarm_bounds import AlarmBounds
 from schemas.calendar_features import CALENDAR, Calendar
 from schemas.fault_effects import FaultEffects
 from schemas.manifest import ANY_FEATURESET
+from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 from schemas.score_part import score_part
 from schemas.updates import NOT_TRIED
@@ -44,7 +46,8 @@ class FaultTrial:
 
     Attributes:
         windows: Healthy windows that the faults were superposed on.
-        old, new: Recall: mean over kinds of faults of the share of windows with a score at the mildest rule.
+        old, new: Recall: mean over kinds of faults of the share of windows that raise an alarm, by any output
+            that a rule reads.
         old_here, new_here: The same on the features as they are alone.
         worst: Kind of fault on which the new model loses most.
         worst_loss: How much it loses there.
@@ -117,7 +120,10 @@ class TrialModel:
         # No machine's level is at another time of day: the calendar stays as it is.
         self.usual[len(names) - self._calendar.width :] = np.nan
         self._width = len(names) - (self._calendar.width if self._generic else 0)
-        part = score_part(bundle.model, self._width, manifest.version, also=self._extra)
+        given = (PRIMARY, *manifest.output_columns)
+        read = AlarmBounds.of(profile.decision).by_column
+        self._columns = tuple(column for column in given if column == PRIMARY or column in read)
+        part = score_part(bundle.model, self._width, manifest.version, self._extra, self._columns)
         self._whole = OnnxSession(bundle)
         self._part = OnnxSession(replace(bundle, model=part))
 
@@ -146,11 +152,12 @@ class TrialModel:
         factor = np.divide(self.usual, level, out=np.ones_like(level), where=scaled)
         return np.asarray(features * factor + np.where(known & ~logged, self.usual - level, 0.0))
 
-    def detects(self, rows: Floats, alarm: float) -> NDArray[np.bool_]:
-        """Which rows (..., F) score at ``alarm`` or above; a row without a score is not detected."""
+    def detects(self, rows: Floats, alarms: AlarmBounds) -> NDArray[np.bool_]:
+        """Which rows (..., F) raise an alarm by any output; one that a row lacks raises none."""
         given = rows[..., : self._width].reshape(-1, self._width)
-        scores = self._part.score_rows(given, self._extra)
-        return np.asarray(np.nan_to_num(scores, nan=-1.0) >= alarm).reshape(rows.shape[:-1])
+        scores = self._part.score_rows(given, self._extra, self._columns)
+        enter = [alarms.by_column.get(column, np.inf) for column in self._columns]
+        return np.asarray((np.nan_to_num(scores, nan=-1.0) >= enter).any(axis=1)).reshape(rows.shape[:-1])
 
 
 def compare_on_faults(
@@ -158,7 +165,7 @@ def compare_on_faults(
     new: TrialModel,
     windows: Samples,
     effects: FaultEffects,
-    alarm: float,
+    alarms: AlarmBounds,
     ends_us: NDArray[np.int64] | None = None,
 ) -> FaultTrial:
     """What two models detect of faults that are superposed on the same windows.
@@ -168,15 +175,15 @@ def compare_on_faults(
         new: The one on trial.
         windows: Healthy ones of the device, shape (n, W, C).
         effects: The faults.
-        alarm: Score from which a window counts as an alarm, of either model.
+        alarms: From where outputs of either model raise an alarm.
         ends_us: Event times of the windows, microseconds since 1970, shape (n,); None: the profile has no
             calendar.
 
     Raises:
         BundleError: A graph does not take these windows or rows.
     """
-    old_here, old_least = _detected(old, windows, ends_us, effects, alarm)
-    new_here, new_least = _detected(new, windows, ends_us, effects, alarm)
+    old_here, old_least = _detected(old, windows, ends_us, effects, alarms)
+    new_here, new_least = _detected(new, windows, ends_us, effects, alarms)
     before, after = (_recalls(found, effects) for found in (old_least, new_least))
     worst = max(before, key=lambda kind: before[kind] - after[kind])
     return FaultTrial(
@@ -199,12 +206,12 @@ def _detected(
     windows: Samples,
     ends_us: NDArray[np.int64] | None,
     effects: FaultEffects,
-    alarm: float,
+    alarms: AlarmBounds,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which windows with which effects a model detects, shape (effects, n): as they are, and at the least."""
     features = model.features(windows, ends_us)
     rows = features, model.at_usual(features, effects.logged)
-    here, at_usual = (model.detects(effects.inject(given), alarm) for given in rows)
+    here, at_usual = (model.detects(effects.inject(given), alarms) for given in rows)
     return here, min((here, at_usual), key=lambda found: _mean(_recalls(found, effects)))
 
 

@@ -20,6 +20,8 @@ EARLY, EARLY_SHARE = 3, 0.2
 REPORT_GROWTH = 2.0
 """A soak reports whenever it has so many times the windows of its last report: 16 reports in four weeks."""
 Counts = tuple[int, ...]
+AlarmPair = tuple[bool, bool]
+"""Whether the old and the new model raise an alarm on a window."""
 
 ComparisonState = Literal["wait", "pass", "fail"]
 
@@ -83,7 +85,7 @@ class ShadowComparison:
     """Counts of one trial or watch. Each window makes a new object, so that other threads read whole ones.
 
     Attributes:
-        enter: Score at or above which a window counts as an alarm.
+        enter: Score at or above which a window counts as an alarm, where nothing is known of further outputs.
         hop_s: Deadline of a score.
         max_gain: Largest rise of the share of windows with an alarm.
         seen: All windows, scored or not.
@@ -130,13 +132,26 @@ class ShadowComparison:
 
     @classmethod
     def start(cls, old: str, new: str, profile: Profile) -> ShadowComparison:
-        """A comparison without windows. The first rule that reads the score defines an alarm."""
+        """A comparison without windows."""
         return cls(old, new, profile.decision.alarm, profile.sampling.hop_s, profile.rollout.max_alarm_gain)
 
     def add(
-        self, old: float | None, new: float | None, new_took_s: float, old_took_s: float | None = None
+        self,
+        old: float | None,
+        new: float | None,
+        new_took_s: float,
+        old_took_s: float | None = None,
+        alarms: AlarmPair | None = None,
     ) -> ShadowComparison:
-        """The comparison with one more window; None: no usable score, no known time."""
+        """The comparison with one more window; None: no usable score, no known time.
+
+        Args:
+            old: Score of the old model.
+            new: Score of the new model.
+            new_took_s: Seconds that the new score took.
+            old_took_s: Seconds that the old score took.
+            alarms: Whether each of them raises an alarm, by any output that a rule reads; None: by the score.
+        """
         seen = replace(
             self,
             seen=self.seen + 1,
@@ -147,15 +162,16 @@ class ShadowComparison:
         )
         if old is None or new is None:
             return replace(seen, only=0)
-        only = int(new >= self.enter) - int(old >= self.enter)
+        old_alarm, new_alarm = alarms or (old >= self.enter, new >= self.enter)
+        only = int(new_alarm) - int(old_alarm)
         n = self.windows + 1
         step = (new - old) - self.difference
         difference = self.difference + step / n
         return replace(
             seen,
             windows=n,
-            old_alarms=self.old_alarms + (old >= self.enter),
-            new_alarms=self.new_alarms + (new >= self.enter),
+            old_alarms=self.old_alarms + old_alarm,
+            new_alarms=self.new_alarms + new_alarm,
             difference=difference,
             m2=self.m2 + step * ((new - old) - difference),
             old_mean=self.old_mean + (old - self.old_mean) / n,

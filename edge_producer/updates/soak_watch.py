@@ -29,7 +29,9 @@ class SoakWatch:
     def observe(self, _window: Window, outcome: ScoredWindow) -> None:
         """Count a window."""
         shadow_s = None if outcome.shadow_score is None else outcome.shadow_took_s
-        self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s, shadow_s)
+        self.comparison = self.comparison.add(
+            outcome.shadow_score, outcome.score, outcome.took_s, shadow_s, outcome.alarms
+        )
 
     def due(self) -> ShadowSummary | None:
         """The comparison, whenever it has grown enough to be reported, and at the end; else None."""

@@ -2,7 +2,7 @@
 
 In: a line of JSON {bundle, profile}; then per window a line {device, no, shape, dtype} and the samples'
 bytes. Out, a line of JSON each: {ready} once the golden vectors hold, or {failed}; then {device, no, score,
-took_s}, with {outside} where a score is none. A line {device, shape, active, reference} and a device's
+took_s, alarm}, with {outside} where a score is none. A line {device, shape, active, reference} and a device's
 healthy windows ask what two models detect of faults: {device, faults} answers. A crash here harms no other
 process. Ends with its input.
 """
@@ -25,6 +25,8 @@ from edge_producer.golden_vectors import read_golden
 from edge_producer.inference import OnnxPredictor
 from edge_producer.updates.fault_trial import NO_EFFECTS, FaultTrial, TrialModel, compare_on_faults
 from edge_producer.window import Samples
+from edge_producer.window_scoring import further_outputs
+from schemas.alarm_bounds import AlarmBounds
 from schemas.errors import BundleError
 from schemas.instants import from_us
 from schemas.profile import Profile
@@ -58,7 +60,7 @@ def main() -> int:
                 {"device": request["device"], "faults": asdict(_faults(bundle, profile, request, samples))},
             )
         else:
-            _write(sink, _answer(predictor, request, samples))
+            _write(sink, _answer(predictor, profile, request, samples))
     return EXIT_DONE
 
 
@@ -78,20 +80,24 @@ def _faults(bundle: Bundle, profile: Profile, request: Mapping[str, Any], window
         old = TrialModel(open_bundle(Path(request["active"])), profile, request["reference"])
         new = TrialModel(bundle, profile, None)
         ends = np.array(request["ends_us"], dtype=np.int64)
-        return compare_on_faults(old, new, windows, effects, profile.decision.alarm, ends)
+        return compare_on_faults(old, new, windows, effects, AlarmBounds.of(profile.decision), ends)
     except BundleError as exc:
         return FaultTrial(not_tried=str(exc)[:300])
 
 
-def _answer(predictor: OnnxPredictor, request: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
-    begun = time.perf_counter()
+def _answer(
+    predictor: OnnxPredictor, profile: Profile, request: Mapping[str, Any], samples: Samples
+) -> dict[str, Any]:
+    begun, further = time.perf_counter(), {}
     try:
-        _, score = predictor.score(request["device"], samples, from_us(request["ends_us"][0]))
+        numbers, score = predictor.score(request["device"], samples, from_us(request["ends_us"][0]))
+        further = further_outputs(profile.model.outputs, numbers)
     except BundleError:
         score = None
     usable = usable_score(score)
     took_s = time.perf_counter() - begun
     answer = {"device": request["device"], "no": request["no"], "score": usable.score, "took_s": took_s}
+    answer["alarm"] = AlarmBounds.of(profile.decision).raised(usable.score, further)
     # A number that JSON may not hold goes as text.
     return {**answer, "outside": str(score)} if usable.outside else answer
 

@@ -159,7 +159,8 @@ class TrialChild:
         if feed is not None and "faults" in answer:
             feed.compared_on_faults(FaultTrial(**answer["faults"]))
         elif feed is not None:
-            feed.answered(int(answer["no"]), answer["score"], float(answer["took_s"]))
+            score, took_s = answer["score"], float(answer["took_s"])
+            feed.answered(int(answer["no"]), score, took_s, alarm=bool(answer["alarm"]))
 
     def _wake_all(self) -> None:
         for feed in list(self._feeds.values()):
@@ -209,7 +210,7 @@ class TrialFeed:
         self.child = child
         self._begun_s = monotonic()
         self._skip = skip
-        self._waiting: dict[int, tuple[float | None, float]] = {}
+        self._waiting: dict[int, ScoredWindow] = {}
         child.add_feed(self)
 
     def progress(self, wanted: int) -> tuple[TrialState, str]:
@@ -268,21 +269,23 @@ class TrialFeed:
         self.offered += 1
         if not self._waiting:
             self._last_s = self._monotonic()
-        self._waiting[self.offered] = outcome.score, outcome.took_s
+        self._waiting[self.offered] = outcome
         if not self.child.offer(self.device_id, self.offered, window):
             del self._waiting[self.offered]
             self.dropped += 1
 
-    def answered(self, number: int, score: float | None, took_s: float) -> None:
-        """Compare the child's answer with the score of the running model."""
+    def answered(self, number: int, score: float | None, took_s: float, *, alarm: bool) -> None:
+        """Compare the child's answer with the scores of the running model."""
         if number not in self._waiting:
             return
-        old, old_took_s = self._waiting.pop(number)
+        running = self._waiting.pop(number)
         self._last_s = self._monotonic()
         if self._skip:
             self._skip -= 1
         else:
-            self.comparison = self.comparison.add(old, score, took_s, old_took_s)
+            self.comparison = self.comparison.add(
+                running.score, score, took_s, running.took_s, (running.alarm, alarm)
+            )
         self.wake()
 
 
@@ -330,5 +333,7 @@ class ShadowWatch:
     def observe(self, _window: Window, outcome: ScoredWindow) -> None:
         """Count a window."""
         shadow_s = None if outcome.shadow_score is None else outcome.shadow_took_s
-        self.comparison = self.comparison.add(outcome.shadow_score, outcome.score, outcome.took_s, shadow_s)
+        self.comparison = self.comparison.add(
+            outcome.shadow_score, outcome.score, outcome.took_s, shadow_s, outcome.alarms
+        )
         self._wake()

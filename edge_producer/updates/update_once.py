@@ -21,6 +21,8 @@ from edge_producer.updates.agent import UpdateAgent
 from edge_producer.updates.update_states import UNCHANGED
 from edge_producer.updates.updater import Updater
 from edge_producer.window import Predictor, Samples, Window
+from edge_producer.window_scoring import further_outputs
+from schemas.alarm_bounds import AlarmBounds
 from schemas.errors import BundleError
 from schemas.profile import Profile
 from schemas.row_schemas import TimeQuality
@@ -55,7 +57,7 @@ def update_once(settings: EdgeSettings, profile: Profile, print_line: Callable[[
         deadline = time.monotonic() + WHOLE_S
         while time.monotonic() < deadline and not all(settled(a) for a in updater.agents.values()):
             for name, agent in updater.agents.items():
-                _pump(agent.switch, next(pumps[name]))
+                _pump(agent.switch, next(pumps[name]), profile)
             time.sleep(0.02)
     finally:
         updater.stop()
@@ -76,25 +78,28 @@ def synthetic_windows(profile: Profile, device_id: str) -> Iterator[Window]:
         yield Window(device_id, samples, start, k, TimeQuality.UNKNOWN)
 
 
-def _pump(switch: ModelSwitch, window: Window) -> None:
+def _pump(switch: ModelSwitch, window: Window, profile: Profile) -> None:
     """Do with a window what the sensing loop does, as far as models are concerned."""
     models = switch.models
     switch.in_use = models
     if models.observer is None:
         return
     begun = time.perf_counter()
-    score = _score(models.active, window)
+    score, alarm = _score(models.active, window, profile)
     took_s = time.perf_counter() - begun
-    shadow = None if models.shadow is None else _score(models.shadow, window)
-    models.observer.observe(window, ScoredWindow(models.active.version, score, took_s, shadow))
+    shadow, other = (None, False) if models.shadow is None else _score(models.shadow, window, profile)
+    outcome = ScoredWindow(models.active.version, score, took_s, shadow, alarm=alarm, shadow_alarm=other)
+    models.observer.observe(window, outcome)
 
 
-def _score(model: Predictor, window: Window) -> float | None:
+def _score(model: Predictor, window: Window, profile: Profile) -> tuple[float | None, bool]:
+    """The score, and whether any output that a rule reads raises an alarm."""
     try:
-        _, score = model.score(window.device_id, window.samples, window.end)
+        numbers, score = model.score(window.device_id, window.samples, window.end)
     except BundleError:
-        return None
-    return score
+        return None, False
+    further = further_outputs(profile.model.outputs, numbers)
+    return score, AlarmBounds.of(profile.decision).raised(score, further)
 
 
 def settled(agent: UpdateAgent) -> bool:

@@ -24,7 +24,10 @@ from infra.demo.stage import DemoStage
 from infra.line_watch import LineWatcher, read_meters
 from infra.stack.edge_processes import EdgeProcess
 from model_service import CandidateState, RunState, paired_quality, release_gain
+from schemas.alarm_bounds import AlarmBounds
 from schemas.model_version import ModelVersion
+from schemas.output_names import PRIMARY, output_columns
+from schemas.profile import Profile
 from schemas.row_schemas import CONTEXT
 
 SETTLE_S = 10.0
@@ -109,11 +112,13 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     onset = stage.plan.scenario.start + timedelta(seconds=stage.plan.story.drift.start_s)
     whole = len(commits) == len(devices)
     loop_s = reader.loop_s(new) if whole and commits else None
+    judged_on = judged_outputs(stage.profile)
     with closing(connect(stage.stack.lake_root)) as connection:
-        periods = _periods(stage, connection)
+        periods = _periods(stage, connection, judged_on)
         wear = _wear(stage, connection, reader, onset)
-    spans = [paired_quality.LabelledSpan(s.device_id, s.start, s.end) for s in stage.plan.spans if s.is_fault]
-    judged = paired_quality.SpanTruth(spans, stage.profile.summaries.period_s, complete=True)
+    judged = paired_quality.SpanTruth(
+        fault_spans(stage.plan), stage.profile.summaries.period_s, complete=True
+    )
     old = min({p.model_version for p in periods}, key=lambda v: ModelVersion.parse(v).major, default="")
     settled = stage.plan.scenario.start + timedelta(seconds=SETTLE_S)
     before = [p for p in periods if p.model_version == old and settled <= p.start < onset]
@@ -130,7 +135,27 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
         loop_windows=None if loop_s is None else round(loop_s / stage.profile.sampling.hop_s),
         wear=wear,
         scenes=tuple(scenes),
+        outputs=judged_on,
     )
+
+
+def judged_outputs(profile: Profile) -> tuple[str, ...]:
+    """Columns of the outputs that a demo measures quality on: those that rules read.
+
+    Where one of them is the score, that one alone: the profile's models tell faults by it.
+    """
+    read = tuple(AlarmBounds.of(profile.decision).by_column)
+    return (PRIMARY,) if PRIMARY in read else read
+
+
+def fault_spans(plan: DemoPlan) -> list[paired_quality.LabelledSpan]:
+    """The faults of a plan, each with the column of the output that is to find it."""
+    columns = {kind: output_columns((output,))[0] for kind, output in plan.story.found_by.items()}
+    return [
+        paired_quality.LabelledSpan(s.device_id, s.start, s.end, output=columns.get(s.kind, ""))
+        for s in plan.spans
+        if s.is_fault
+    ]
 
 
 def _first_feature(stage: DemoStage) -> str:
@@ -139,10 +164,10 @@ def _first_feature(stage: DemoStage) -> str:
     return next((s.name for s in profile.feature_specs() if channel in s.sources), profile.feature_names[0])
 
 
-def _periods(stage: DemoStage, connection: Any) -> list[paired_quality.ScoredPeriod]:
+def _periods(stage: DemoStage, connection: Any, outputs: Sequence[str]) -> list[paired_quality.ScoredPeriod]:
     """Scores of every version on the demo's devices."""
     since, fleet = stage.since.timestamp(), set(stage.plan.devices)
-    found = release_gain.scored_periods(connection, stage.profile, (), since)
+    found = release_gain.scored_periods(connection, stage.profile, (), since, outputs)
     return [period for period in found if period.device_id in fleet]
 
 

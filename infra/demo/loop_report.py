@@ -10,6 +10,7 @@ from infra.demo.loop_view import DemoFleet, DemoModel
 from infra.demo.scenes import SceneResult
 from infra.printing import UNKNOWN, count, seconds
 from model_service import paired_quality
+from schemas.output_names import PRIMARY
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class LoopReport:
             status` shows it; None: not all committed.
         loop_windows: The same in windows.
         waiting: Rollouts that wait for a person, each with the reason.
+        outputs: Columns of the outputs that quality is measured on.
     """
 
     old: str
@@ -66,6 +68,7 @@ class LoopReport:
     wear: WearOutcome | None
     scenes: tuple[SceneResult, ...]
     waiting: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = (PRIMARY,)
 
     def failures(self) -> list[str]:
         """One line for each thing that is not as it should be; empty: all is well."""
@@ -95,6 +98,7 @@ class LoopReport:
             "devices": self.fleet.to_json(),
             "quality": {
                 "measure": "1 - Brier score",
+                "outputs": list(self.outputs),
                 "before_drift": None if self.before is None else self.before.to_json(),
                 "old_after": None if after is None else after.old.to_json(),
                 "new_after": None if after is None else after.new.to_json(),
@@ -128,7 +132,7 @@ class LoopReport:
             "loop": "not closed"
             if self.loop_s is None
             else f"{seconds(self.loop_s)} ({count(self.loop_windows, 'window')}) from onset to last commit",
-            "quality": f"(1 - Brier) {self._quality()}",
+            "quality": f"(1 - Brier{_named(self.outputs)}) {self._quality()}",
             **({} if self.wear is None else {"wear": _wear(self.wear)}),
             **{f"scene {i + 1}": scene.line() for i, scene in enumerate(self.scenes)},
         }
@@ -149,6 +153,11 @@ class LoopReport:
             f"{_interval(self.after.old)}, new {_interval(self.after.new)}; gain {gain.value:+.3f} "
             f"[{gain.low:+.3f}, {gain.high:+.3f}]"
         )
+
+
+def _named(outputs: Sequence[str]) -> str:
+    """Which outputs quality is of, where they are not the score."""
+    return "" if tuple(outputs) == (PRIMARY,) else f" of {', '.join(outputs)}"
 
 
 def _interval(found: paired_quality.Interval) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from edge_producer.sources.scenario import Injection
 from schemas.errors import ProfileError
@@ -51,6 +51,7 @@ class DemoStory:
         told: For people, each part a sentence without its stop; ``{drifted}`` is the number of devices that
             the drift hits.
         setting: What holds from the start, and is no change.
+        found_by: By kind of fault, the further output that is to find it, where no rule reads the score.
     """
 
     noun: str
@@ -60,6 +61,7 @@ class DemoStory:
     wear: Injection | None
     told: tuple[str, ...]
     setting: tuple[Injection, ...] = ()
+    found_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def changes(self) -> tuple[Injection, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +15,18 @@ from feature_store import duck
 from model_service.registry import candidates
 from model_service.rollout.observed import AlarmRates
 from model_service.rollout.rollout_record import RolloutRecord
+from schemas.alarm_bounds import AlarmBounds
 from schemas.errors import QueryError
+from schemas.manifest import SCORE_EDGES
+from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 
 FRESH_S = 10.0
 MIN_WINDOWS = 10
 """A device with fewer windows since the canary document is left out."""
 _SCORES = """
-SELECT device_id, model_version, bin_counts, epoch(period_start) AS began FROM summaries
-WHERE feature = 'score' AND bin_counts IS NOT NULL AND epoch(period_start) >= {since:f}
+SELECT device_id, model_version, feature, bin_counts, epoch(period_start) AS began FROM summaries
+WHERE feature IN ({columns}) AND bin_counts IS NOT NULL AND epoch(period_start) >= {since:f}
 """
 
 
@@ -52,58 +54,67 @@ class LakeRates:
             since: When the canary document was published, UTC seconds; None: it was not.
             profile: The devices' profile; None: unknown.
         """
-        if since is None or not record.holdout.share or profile is None or not profile.decision.score_rules:
+        if since is None or not record.holdout.share or profile is None or not profile.decision.rules:
             return None
         kept = self._kept.get(record.rollout_id)
         if kept is None or self.monotonic() - kept[0] > FRESH_S:
-            edges = _score_edges(connection, record.version)
-            kept = (self.monotonic(), self._read(record, since, profile.decision.alarm, edges))
+            edges = {PRIMARY: (), **candidates.manifest_of(connection, record.version).get("bin_edges", {})}
+            kept = (self.monotonic(), self._read(record, since, AlarmBounds.of(profile.decision), edges))
             self._kept[record.rollout_id] = kept
         return kept[1]
 
     def _read(
-        self, record: RolloutRecord, since: float, enter: float, edges: Sequence[float]
+        self, record: RolloutRecord, since: float, alarms: AlarmBounds, edges: Mapping[str, Sequence[float]]
     ) -> AlarmRates | None:
-        if enter not in edges:
+        first = alarms.first_bins(edges)
+        if not first:
             return None  # alarms begin inside one of the bundle's bins: they cannot be counted
+        columns = ", ".join(map(duck.text, first))
         try:
             with feature_store.connect(self.lake_root) as connection:
-                found = duck.query(connection, _SCORES.format(since=since)).to_pylist()
+                found = duck.query(connection, _SCORES.format(columns=columns, since=since)).to_pylist()
         except QueryError:
             return None
-        return alarm_rates(record, found, bisect_left(edges, enter) + 1, len(edges) + 1)
+        bins = {column: len(edges.get(column, SCORE_EDGES)) + 1 for column in first}
+        return alarm_rates(record, found, first, bins)
 
 
 def alarm_rates(
-    record: RolloutRecord, rows: Sequence[Mapping[str, Any]], first: int, bins: int
+    record: RolloutRecord,
+    rows: Sequence[Mapping[str, Any]],
+    first: Mapping[str, int],
+    bins: Mapping[str, int],
 ) -> AlarmRates:
-    """Share of alarms among the windows of each device.
+    """Share of alarms among the windows of each device: of the output that raises most of them.
+
+    Outputs are summarised apart, so windows with an alarm of any output are no fewer than that.
 
     Args:
         record: Names the holdout, and the version that each device should run.
-        rows: ``device_id``, ``model_version`` and ``bin_counts`` of scores, and when the period ``began``.
-        first: Index of the first bin whose scores are alarms.
-        bins: Number of bins; rows with another number were counted with other edges and are left out.
+        rows: ``device_id``, ``model_version``, ``feature`` and ``bin_counts`` of scores, and when the period
+            ``began``.
+        first: By feature, index of the first bin whose scores are alarms.
+        bins: By feature, number of bins; rows with another number were counted with other edges and are left
+            out.
     """
     baseline = record.baseline[record.family].version
-    counts: dict[tuple[str, bool], list[int]] = {}
+    counts: dict[tuple[str, bool], dict[str, list[int]]] = {}
     newest: dict[str, float] = {}
     for row in rows:
         newest[row["device_id"]] = max(row["began"], newest.get(row["device_id"], 0.0))
         held = record.holdout.includes(row["device_id"])
         # Windows under any other version are from before the swap, or after a restore.
-        if len(row["bin_counts"]) == bins and row["model_version"] == (baseline if held else record.version):
-            counted = counts.setdefault((row["device_id"], held), [0, 0])
-            counted[0] += sum(row["bin_counts"][first:])
-            counted[1] += sum(row["bin_counts"])
-    shares = {key: alarms / n for key, (alarms, n) in sorted(counts.items()) if n >= MIN_WINDOWS}
+        feature, of_bins = row["feature"], row["bin_counts"]
+        wanted = baseline if held else record.version
+        if len(of_bins) == bins[feature] and row["model_version"] == wanted:
+            of_device = counts.setdefault((row["device_id"], held), {})
+            counted = of_device.setdefault(feature, [0, 0])
+            counted[0] += sum(of_bins[first[feature] :])
+            counted[1] += sum(of_bins)
+    most = {key: [max(n) for n in zip(*found.values(), strict=True)] for key, found in counts.items()}
+    shares = {key: alarms / n for key, (alarms, n) in sorted(most.items()) if n >= MIN_WINDOWS}
     return AlarmRates(
         [rate for (_, held), rate in shares.items() if not held],
         [rate for (_, held), rate in shares.items() if held],
         newest,
     )
-
-
-def _score_edges(connection: Connection, version: str) -> tuple[float, ...]:
-    manifest = candidates.manifest_of(connection, version)
-    return tuple(manifest.get("bin_edges", {}).get("score", ()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -36,8 +36,10 @@ from model_service.rollout.config_spans import (
 )
 from model_service.rollout.observed import Observed
 from model_service.rollout.rollout_record import RolloutRecord
+from schemas.alarm_bounds import AlarmBounds
 from schemas.errors import DatasetError, QueryError
 from schemas.manifest import SCORE_EDGES
+from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 
 FRESH_S = 10.0
@@ -179,7 +181,7 @@ class UnitCounts(NamedTuple):
 
     Attributes:
         windows: With or without a score.
-        alarms: At or above the first rule's ``enter``.
+        alarms: Of the output that raises most of them, at or above the ``enter`` of its mildest rule.
     """
 
     windows: int = 0
@@ -202,19 +204,18 @@ def alarms_and_windows(evidence: ConfigEvidence) -> ConfigFinding:
     since the switch is compared with the same number at the same time of earlier days (or, with too few days,
     of the spans just before the switch), by Student's prediction interval; for all units and for each.
     """
-    enter = evidence.profile.decision.alarm
-    if enter not in SCORE_EDGES:
+    first = AlarmBounds.of(evidence.profile.decision).first_bins()
+    if not evidence.profile.decision.rules or not first:
         return ConfigFinding(open="alarms cannot be counted: no rule, or one inside a bin of the histograms")
     # Negative parts count what a model in the shadow scored: the same windows once more.
     rows = [
         r
         for r in evidence.summaries.to_pylist()
-        if r["feature"] == "score" and r["bin_counts"] and r["part"] >= 0
+        if r["feature"] in {PRIMARY, *first} and r["bin_counts"] and r["part"] >= 0
     ]
     period = timedelta(seconds=evidence.profile.summaries.period_s)
     newest = max((r["period_start"] for r in rows), default=evidence.switched_at) + period
     since, _ = spans(evidence.switched_at, newest, period)
-    first = bisect_left(SCORE_EDGES, enter) + 1
     after, before = _compared(evidence, rows, since, first)
     if missing := _missing(evidence, since, after, before):
         return ConfigFinding(harm=missing, units=len(evidence.treated))
@@ -227,7 +228,7 @@ def alarms_and_windows(evidence: ConfigEvidence) -> ConfigFinding:
 
 
 def _compared(
-    evidence: ConfigEvidence, rows: list[dict[str, Any]], since: Span, first: int
+    evidence: ConfigEvidence, rows: list[dict[str, Any]], since: Span, first: Mapping[str, int]
 ) -> tuple[dict[str, UnitCounts], list[dict[str, UnitCounts]]]:
     """Counts of a span after the switch, and of those before it that it is compared with."""
     before = [_counts(evidence, rows, span, first) for span in earlier_days(evidence.switched_at, since)]
@@ -238,19 +239,19 @@ def _compared(
 
 
 def _counts(
-    evidence: ConfigEvidence, rows: list[dict[str, Any]], span: Span, first: int
+    evidence: ConfigEvidence, rows: list[dict[str, Any]], span: Span, first: Mapping[str, int]
 ) -> dict[str, UnitCounts]:
     both = {**evidence.held, **evidence.treated}
     unit_of = {device: unit for unit, ids in both.items() for device in ids}
-    found = dict.fromkeys(both, UnitCounts())
+    windows = Counter[str]()
+    alarms: dict[str, Counter[str]] = {unit: Counter() for unit in both}
     for row in rows:
-        unit = unit_of.get(row["device_id"])
+        unit, feature = unit_of.get(row["device_id"]), row["feature"]
         within = span.start <= row["period_start"] < span.end
         if unit is not None and within and len(row["bin_counts"]) == len(SCORE_EDGES) + 1:
-            known = found[unit]
-            windows, alarms = row["n"] + row["n_missing"], sum(row["bin_counts"][first:])
-            found[unit] = UnitCounts(known.windows + windows, known.alarms + alarms)
-    return found
+            windows[unit] += (row["n"] + row["n_missing"]) * (feature == PRIMARY)
+            alarms[unit][feature] += sum(row["bin_counts"][first[feature] :]) if feature in first else 0
+    return {unit: UnitCounts(windows[unit], max(alarms[unit].values(), default=0)) for unit in both}
 
 
 def _harmed(

@@ -2,9 +2,10 @@
 
 The Brier score (Brier 1950) is the mean of (score - truth)² with truth 1 in a fault and 0 outside: 0 is
 perfect, 0.25 is a coin toss. Summaries hold n, mean and m2 of all scores of a period, sent or not, so it is
-exact: the sum of (s - y)² over a period is m2 + n (mean - y)². The device is the unit: intervals come from
-drawing devices (Efron and Tibshirani 1993, percentile bootstrap), and two models are compared on exactly
-the periods in which both scored the same windows.
+exact: the sum of (s - y)² over a period is m2 + n (mean - y)². Outputs are summarised apart, so that each can
+be held against the faults that it is to find. The device is the unit: intervals come from drawing devices
+(Efron and Tibshirani 1993, percentile bootstrap), and two models are compared on exactly the periods in which
+both scored the same windows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.output_names import PRIMARY
+
 DRAWS = 2000
 _TAIL = 0.025
 
@@ -30,12 +33,14 @@ class LabelledSpan(NamedTuple):
     Attributes:
         start: UTC.
         end: UTC; None: it lasts.
+        output: Column of the output that is to find the fault; empty: every one is.
     """
 
     device_id: str
     start: datetime
     end: datetime | None
     is_fault: bool = True
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class ScoredPeriod:
         n: Windows with a score.
         mean: Mean score.
         m2: Sum of squared deviations from it.
-        above: Windows in alarm by the profile's first rule; None: not known.
+        above: Windows in alarm, of the output that raises most; None: not known.
+        output: Column of the model's output that the scores are of.
     """
 
     device_id: str
@@ -59,11 +65,12 @@ class ScoredPeriod:
     mean: float
     m2: float
     above: int | None = None
+    output: str = PRIMARY
 
     @property
-    def key(self) -> tuple[str, int, datetime]:
+    def key(self) -> tuple[str, int, datetime, str]:
         """Equal for the periods of two models over the same windows."""
-        return self.device_id, self.boot_id, self.start
+        return self.device_id, self.boot_id, self.start, self.output
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class QualityComparison:
     """Two models on the same windows.
 
     Attributes:
-        gain: new - old, paired by device.
+        gain: new - old, paired by device. Of several outputs it is their mean.
         windows: Windows that both scored.
     """
 
@@ -104,7 +111,7 @@ class SpanTruth:
     """Whether a device was in a fault during a period.
 
     Args:
-        spans: What is known.
+        spans: What is known. Of a fault that one output is to find, the others are to say nothing.
         period_s: Length of a summary period.
         complete: Every fault is among the spans, so a device was healthy outside them; else nothing is known
             there.
@@ -122,6 +129,8 @@ class SpanTruth:
         """1.0 in a fault, 0.0 outside, None where that is not known or changes within the period."""
         end, covering = period.start + self._length, None
         for span in self._spans[period.device_id]:
+            if span.output not in ("", period.output):
+                continue
             if span.start <= period.start and (span.end is None or end <= span.end):
                 covering = span if covering is None or span.is_fault else covering
             elif span.is_fault and span.start < end and (span.end is None or period.start < span.end):
@@ -166,7 +175,11 @@ def compare(
     if not before:
         return None
     differences = {d: (before[d][0] - after[d][0], before[d][1]) for d in before}
-    windows = int(sum(n for _, n in before.values()))
+    judged: dict[tuple[str, int, datetime], int] = {}
+    for a, _ in pairs:
+        if truth.of(a) is not None:
+            judged[a.key[:3]] = max(a.n, judged.get(a.key[:3], 0))
+    windows = sum(judged.values())
     return QualityComparison(_interval(before), _interval(after), _interval(differences, 0.0, 1.0), windows)
 
 

@@ -19,17 +19,25 @@ from model_service.rollout.paired_quality import (
     compare,
     same_windows,
 )
+from schemas.alarm_bounds import AlarmBounds
 from schemas.manifest import SCORE_EDGES
+from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 
 BY_LABELS, NOT_ESTIMABLE = "labels", "not estimable"
 """What a gain rests on."""
 _PERIODS = """
-SELECT device_id, boot_id, model_version, period_start, sum(n)::BIGINT AS n, sum(n * mean) / sum(n) AS mean,
+SELECT device_id, boot_id, model_version, period_start, feature AS output, sum(n)::BIGINT AS n,
+    sum(n * mean) / sum(n) AS mean,
     -- Chan, Golub and LeVeque (1979): squared deviations of parts and of their means add up.
-    greatest(0, sum(m2) + sum(n * mean * mean) - sum(n * mean) * sum(n * mean) / sum(n)) AS m2,
-    sum({above})::BIGINT AS above
-FROM summaries WHERE feature = 'score' AND n > 0 AND {chosen}
+    greatest(0, sum(m2) + sum(n * mean * mean) - sum(n * mean) * sum(n * mean) / sum(n)) AS m2
+FROM summaries WHERE feature IN ({outputs}) AND n > 0 AND {chosen}
+    AND profile = {profile} AND epoch(period_start) >= {since:f}
+GROUP BY ALL
+"""
+_ALARMS = """
+SELECT device_id, boot_id, model_version, period_start, feature, sum({above})::BIGINT AS above
+FROM summaries WHERE feature IN ({columns}) AND {chosen}
     AND profile = {profile} AND epoch(period_start) >= {since:f}
 GROUP BY ALL
 """
@@ -90,24 +98,52 @@ def release_gain(
 
 
 def scored_periods(
-    connection: duck.Connection, profile: Profile, versions: Sequence[str], since: float
+    connection: duck.Connection,
+    profile: Profile,
+    versions: Sequence[str],
+    since: float,
+    outputs: Sequence[str] = (PRIMARY,),
 ) -> list[ScoredPeriod]:
     """Scores of these versions by device and summary period, sent rows or not.
 
     Args:
         connection: To a cut of the lake.
-        profile: Its first rule says which scores are alarms.
+        profile: The mildest rule on each output says which of its scores are alarms.
         versions: Model versions; none: every one.
         since: UTC seconds; periods that begin before are left out.
+        outputs: Columns of the outputs whose scores are read.
     """
-    rules, bins = profile.decision.score_rules, len(SCORE_EDGES) + 1
-    above = "NULL"
-    if rules and rules[0].enter in SCORE_EDGES:
-        first = SCORE_EDGES.index(rules[0].enter) + 2  # SQL counts from 1; the first bin is below all edges
-        above = f"CASE WHEN len(bin_counts) = {bins} THEN list_sum(bin_counts[{first}:{bins}]) END"
     chosen = f"model_version IN ({', '.join(map(duck.text, versions))})" if versions else "true"
-    query = _PERIODS.format(above=above, chosen=chosen, profile=duck.text(profile.name), since=since)
-    return [ScoredPeriod(**_named(row)) for row in duck.query(connection, query).to_pylist()]
+    where = {"chosen": chosen, "profile": duck.text(profile.name), "since": since}
+    named = ", ".join(map(duck.text, outputs))
+    rows = duck.query(connection, _PERIODS.format(outputs=named, **where)).to_pylist()
+    above = _windows_in_alarm(connection, profile, where)
+    return [ScoredPeriod(**_named(row), above=above.get(_key(row))) for row in rows]
+
+
+def _windows_in_alarm(
+    connection: duck.Connection, profile: Profile, where: Mapping[str, Any]
+) -> dict[tuple[Any, ...], int]:
+    """Windows in alarm by device, boot, version and period: of the output that raises most of them."""
+    first = AlarmBounds.of(profile.decision).first_bins() if profile.decision.rules else {}
+    if not first:
+        return {}
+    bins = len(SCORE_EDGES) + 1
+    whens = "".join(
+        f" WHEN feature = {duck.text(column)} THEN list_sum(bin_counts[{at + 1}:{bins}])"  # SQL counts from 1
+        for column, at in first.items()
+    )
+    above = f"CASE WHEN len(bin_counts) <> {bins} THEN NULL{whens} END"
+    query = _ALARMS.format(above=above, columns=", ".join(map(duck.text, first)), **where)
+    most: dict[tuple[Any, ...], int] = {}
+    for row in duck.query(connection, query).to_pylist():
+        if row["above"] is not None:
+            most[_key(row)] = max(row["above"], most.get(_key(row), 0))
+    return most
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["device_id"], row["boot_id"], row["model_version"], row["period_start"]
 
 
 def labelled_spans(connection: duck.Connection) -> list[LabelledSpan]:

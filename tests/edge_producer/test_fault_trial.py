@@ -26,6 +26,7 @@ from model_service.models.features import compute
 from model_service.models.golden import golden_inputs, golden_outputs, golden_windows, with_effects
 from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.trial_effects import effects_of
+from schemas.alarm_bounds import AlarmBounds
 from schemas.errors import BundleError
 from schemas.fault_effects import LARGEST_LOG, MAX_EFFECTS, MAX_TEXT, FaultEffects, parse_effects
 from schemas.instants import from_us
@@ -47,11 +48,11 @@ from tests.edge_producer.updater_rig import UpdaterRig, edge_settings, quick_mac
 from tests.model_service import regimes
 from tests.waiting import wait_until
 
-ALARM = MACHINE.decision.alarm
+ALARM, BOUNDS = MACHINE.decision.alarm, AlarmBounds.of(MACHINE.decision)
 
 
 def compared(new, gain: float = 1.0) -> FaultTrial:
-    return compare_on_faults(trial_model(MODEL), trial_model(new), own_windows(gain=gain), EFFECTS, ALARM)
+    return compare_on_faults(trial_model(MODEL), trial_model(new), own_windows(gain=gain), EFFECTS, BOUNDS)
 
 
 def test_the_recall_is_that_of_the_models_own_formula_in_numpy():
@@ -64,7 +65,7 @@ def test_the_recall_is_that_of_the_models_own_formula_in_numpy():
         ])
         for kind in BANK.kinds
     }  # fmt: skip
-    found = compare_on_faults(trial_model(MODEL), trial_model(MODEL), windows, EFFECTS, ALARM)
+    found = compare_on_faults(trial_model(MODEL), trial_model(MODEL), windows, EFFECTS, BOUNDS)
     assert found.old_here == pytest.approx(np.mean(list(by_kind.values())), abs=1e-9)
     assert (found.old, found.old_here) == (found.new, found.new_here)
     assert found.faulty == len(windows) * len(EFFECTS.kinds)
@@ -96,7 +97,7 @@ def test_a_recalibrated_model_passes_where_the_older_one_alarms_at_everything():
     assert right.judge() == ("pass", "")
     mild = FaultEffects(EFFECTS.kinds, EFFECTS.logged, EFFECTS.rows * 0.1)
     models = trial_model(MODEL), trial_model(moved(shift))
-    faint = compare_on_faults(*models, own_windows(gain=2.0), mild, ALARM)
+    faint = compare_on_faults(*models, own_windows(gain=2.0), mild, BOUNDS)
     assert faint.old_here - faint.new_here > MAX_LOSS, (
         "a comparison on the features as they are would fail it"
     )
@@ -132,7 +133,7 @@ def test_candidates_of_the_trainer_pass_on_every_machine_and_deaf_ones_on_none(w
         windows = regimes.windows(where, range(90, 98), device)
         for name, graph in (("right", right.model), ("deaf", anomaly_graph(MACHINE, less))):
             new = TrialModel(Bundle(right.manifest, graph, right.golden), MACHINE, None)
-            states[compare_on_faults(old, new, windows, EFFECTS, ALARM).judge()[0]].add((name, device))
+            states[compare_on_faults(old, new, windows, EFFECTS, BOUNDS).judge()[0]].add((name, device))
     assert states == {
         state: {(n, d) for d in range(12)} for state, n in (("pass", "right"), ("fail", "deaf"))
     }
@@ -146,10 +147,11 @@ def test_the_generic_model_is_compared_by_what_it_has_learnt_of_the_device():
     model = TrialModel(open_bundle(BUNDLES / "robust"), MACHINE, reference)
     again = [predictor.score("m-1", w)[1] for w in windows[-3:]]
     assert scores[-1] is not None
-    detected = model.detects(model.features(windows[-3:]), min(again))
+    detected = model.detects(model.features(windows[-3:]), AlarmBounds({"score": min(again)}))
     assert detected.all()
-    assert not model.detects(model.features(windows[-3:]), max(again) + 1e-4).any()
-    found = compare_on_faults(model, trial_model(MODEL), windows[-8:], EFFECTS, ALARM)
+    above = AlarmBounds({"score": max(again) + 1e-4})
+    assert not model.detects(model.features(windows[-3:]), above).any()
+    found = compare_on_faults(model, trial_model(MODEL), windows[-8:], EFFECTS, BOUNDS)
     assert 0.0 < found.old <= 1.0
 
 
@@ -220,12 +222,11 @@ def window_of(samples: np.ndarray, second: int = 0) -> Window:
 
 def test_a_device_keeps_few_healthy_and_complete_windows():
     kept, one = HealthyWindows(), np.ones((4, 2), dtype=np.float32)
-    kept.add(window_of(one * np.nan), 0.1, 0.6)
-    for score in (None, 0.6, 0.9):
-        kept.add(window_of(one), score, 0.6)
+    kept.add(window_of(one * np.nan), healthy=True)
+    kept.add(window_of(one), healthy=False)
     assert kept.newest == ()
     for n in range(MAX_WINDOWS + 5 * EVERY):
-        kept.add(window_of(one * n, n), 0.1, 0.6)
+        kept.add(window_of(one * n, n), healthy=True)
     newest = [kept_one.samples[0, 0] for kept_one in kept.newest]
     assert len(newest) == MAX_WINDOWS
     assert [k.end_us for k in kept.newest] == [1_000_000 * int(n) for n in newest], "each with its own time"
@@ -237,12 +238,12 @@ def test_a_device_keeps_few_healthy_and_complete_windows():
 def test_the_windows_kept_take_bounded_memory_and_are_copies():
     kept, large = HealthyWindows(), np.zeros(MAX_BYTES // 4, dtype=np.uint8).view(np.float32).reshape(-1, 1)
     for _ in range(20):
-        kept.add(window_of(large), 0.1, 0.6)
+        kept.add(window_of(large), healthy=True)
     assert sum(w.samples.nbytes for w in kept.newest) <= MAX_BYTES
     assert all(w.samples.base is None for w in kept.newest)
-    kept.add(window_of(np.zeros((MAX_BYTES, 1), dtype=np.float32)), 0.1, 0.6)
+    kept.add(window_of(np.zeros((MAX_BYTES, 1), dtype=np.float32)), healthy=True)
     huge = HealthyWindows()
-    huge.add(window_of(np.zeros((MAX_BYTES, 1), dtype=np.float32)), 0.1, 0.6)
+    huge.add(window_of(np.zeros((MAX_BYTES, 1), dtype=np.float32)), healthy=True)
     assert huge.newest == ()
 
 

@@ -101,7 +101,7 @@ def soaking(longest_soak_s):
 
 
 def outcome(score=CALM):
-    return ScoredWindow(NEW, score, 0.0, CALM, 0.0)
+    return ScoredWindow(NEW, score, 0.0, CALM, 0.0, alarm=score >= ENTER)
 
 
 def alternating(gained, lost, windows=600):

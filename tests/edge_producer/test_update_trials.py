@@ -54,7 +54,7 @@ class Trial:
         self.feed.observe(next(self.windows), ScoredWindow("old", 0.1, 0.0))
 
     def answer(self) -> None:
-        self.feed.answered(self.child.offered.pop(0), 0.1, 0.0)
+        self.feed.answered(self.child.offered.pop(0), 0.1, 0.0, alarm=False)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Quality against the truth: exact from moments, paired on the same windows, devices as unit."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -117,3 +118,19 @@ def test_two_models_agree_on_at_most_the_windows_that_their_counts_allow():
     new = [period("a", "new", i, s) for i, s in enumerate(([0.9, 0.9], [0.1, 0.1], [0.1, 0.1]))]
     assert agreement(same_windows([*old, *new], "old", "new")) == pytest.approx(1 - 3 / 6)
     assert agreement([]) is None
+
+
+def test_of_several_outputs_each_is_held_against_its_own_faults_and_windows_count_once():
+    """Two windows of a worn device: one output is to find that, the other one is to say nothing."""
+    scores = {"old": {"score_worn": [1.0, 1.0], "score_hit": [0.5, 0.5]},
+              "new": {"score_worn": [1.0, 0.5], "score_hit": [0.0, 0.0]}}  # fmt: skip
+    periods = [
+        replace(period("a", version, 0, values), output=output)
+        for version, by_output in scores.items()
+        for output, values in by_output.items()
+    ]
+    span = fault("a", 0)._replace(output="score_worn")
+    found = compare(periods, "old", "new", SpanTruth([span], PERIOD_S, complete=True))
+    assert (found.windows, found.old.value) == (2, pytest.approx(1 - 0.25 / 2))
+    assert found.new.value == pytest.approx(1 - 0.25 / 4)
+    assert found.gain.value == pytest.approx(0.25 / 2 - 0.25 / 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from infra.demo.conclude import fault_spans, judged_outputs
 from infra.demo.plan import make_plan
 from infra.demo.stage import DemoRequest
 from infra.verticals.robot.robot_story import STORY, STRIKES, TOOL_SHARE
@@ -37,3 +38,15 @@ def test_a_strike_and_worn_gears_are_faults_and_another_tool_is_none():
 def test_without_the_loop_nothing_wears():
     plan = make_plan(find_profile("robot_demo"), 4, 90.0, 7, START, loop=False)
     assert plan.worn == ()
+
+
+def test_quality_is_measured_on_what_rules_read_each_output_against_its_own_fault():
+    """A score that is high with every new tool finds no fault, and one of the arm's gears is no collision."""
+    profile = find_profile("robot_demo")
+    assert judged_outputs(profile) == ("score_degradation", "score_slip", "score_collision")
+    assert judged_outputs(find_profile("machine_demo")) == ("score",)
+    assert judged_outputs(find_profile("wearable_demo")) == ("score",)
+    plan = make_plan(profile, 10, 200.0, 7, START)
+    spans = {(s.device_id, s.output) for s in fault_spans(plan)}
+    assert {output for _, output in spans} == {"score_collision", "score_degradation"}
+    assert {device for device, output in spans if output == "score_degradation"} == set(plan.worn)

@@ -12,6 +12,8 @@ TOOL_SHARE, TOOL = 0.8, 0.7
 WORN_SHARE, WORN = 0.6, 0.8
 """Of the first site's robots."""
 STRIKES = 2
+FOUND_BY = {"collision": "collision", "joint_wear": "degradation"}
+"""Output that is to find each fault of the demo."""
 
 
 class RobotStory:
@@ -42,7 +44,7 @@ class RobotStory:
         wear = _wear(first, struck, times)
         if wear is not None:
             told.append(f"from {wear.start_s:.0f} s {len(wear.devices)} shoulder gears wear out together")
-        return DemoStory("robots", hit, tool, "current_2", wear, tuple(told))
+        return DemoStory("robots", hit, tool, "current_2", wear, tuple(told), found_by=FOUND_BY)
 
 
 def _wear(first: tuple[str, ...], struck: str, times: StoryTimes) -> Injection | None:

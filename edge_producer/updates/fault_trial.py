@@ -120,9 +120,9 @@ class TrialModel:
         # No machine's level is at another time of day: the calendar stays as it is.
         self.usual[len(names) - self._calendar.width :] = np.nan
         self._width = len(names) - (self._calendar.width if self._generic else 0)
-        given = (PRIMARY, *manifest.output_columns)
+        gives = (PRIMARY, *manifest.output_columns)
         read = AlarmBounds.of(profile.decision).by_column
-        self._columns = tuple(column for column in given if column == PRIMARY or column in read)
+        self._columns = tuple(column for column in gives if column == PRIMARY or column in read)
         part = score_part(bundle.model, self._width, manifest.version, self._extra, self._columns)
         self._whole = OnnxSession(bundle)
         self._part = OnnxSession(replace(bundle, model=part))

@@ -88,7 +88,8 @@ def _faults(bundle: Bundle, profile: Profile, request: Mapping[str, Any], window
 def _answer(
     predictor: OnnxPredictor, profile: Profile, request: Mapping[str, Any], samples: Samples
 ) -> dict[str, Any]:
-    begun, further = time.perf_counter(), {}
+    begun = time.perf_counter()
+    further: Mapping[str, float | None] = {}
     try:
         numbers, score = predictor.score(request["device"], samples, from_us(request["ends_us"][0]))
         further = further_outputs(profile.model.outputs, numbers)

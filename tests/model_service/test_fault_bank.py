@@ -36,7 +36,7 @@ def test_a_bank_that_is_not_the_frozen_one_is_refused(tmp_path):
 
 FROZEN = {
     "machine": "11150b8502f835143bfd0b8e1d380228a603b606ccc563ef62b178566a3064b7",
-    "robot": "f37093ad3f23d3860b11b58ffcde0ac86396eaf4e4a6fbe8c01ab694e016e89e",
+    "robot": "5dea03d05e6c6fd96cc5206296b82f68aba22fc784183ace3367a30d33418d53",
     "traffic": "fac5e91cbe8191e56f788801c8e0c4e25484e8e8a2bea56bbfaca4076ce455b2",
     "wearable": "e9d689e39c49ff415e2c3d00d3db10663aba400203c79987083459e9c7c950bc",
 }

@@ -72,8 +72,9 @@ def rows(*items, devices=6, cycles=2, worn=()):
     return np.concatenate(made), np.repeat(np.arange(devices), cycles * len(made[0]))
 
 
-def test_healthy_work_and_another_tool_start_no_reflex():
-    for items in ((), (injected("payload", 0.7),)):
+def test_healthy_work_and_another_tool_start_no_reflex_however_heavy_it_is():
+    """Twice what a robot usually holds, too, before any model has learnt it."""
+    for items in ((), (injected("payload", 0.7),), (injected("payload", 2.0),)):
         for name, values in outputs(*items).items():
             assert values.max() < ENTER, name
 
@@ -91,9 +92,11 @@ def test_each_event_has_its_output_and_no_other():
             assert all(found[other].max() < ENTER for other in expected if other != name), name
 
 
+@pytest.mark.parametrize("payload", [0.0, 1.0])
 @pytest.mark.parametrize("severity", [0.1, 0.3, 1.0, 3.0])
-def test_a_strike_is_noticed_within_a_window_of_its_beginning(severity):
-    struck = outputs(injected("collision", severity), hop=1)["collision"]
+def test_a_strike_is_noticed_within_a_window_of_its_beginning(severity, payload):
+    """With a load that no model has learnt as well as without."""
+    struck = outputs(injected("collision", severity), injected("payload", payload), hop=1)["collision"]
     ends = np.arange(len(struck)) + PROFILE.sampling.window_samples - 1
     first = ends[np.flatnonzero(struck >= ENTER)[0]]
     assert 0 <= first - CONTACT <= PROFILE.sampling.window_samples

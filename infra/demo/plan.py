@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from edge_producer.sources.scenario import FAULTS, FaultSpan, Scenario, truth
 from edge_producer.sources.sensor_generator import fault_kinds
@@ -19,6 +20,8 @@ CUT_FROM, CUT_TO = 0.66, 0.78
 LINE_FAULT_AT, LINE_DRIFT_AT = 0.20, 0.50
 LINE_CUT_FROM, LINE_CUT_TO = 0.30, 0.50
 NORTH, SOUTH = "north", "south"
+LONGEST_WAIT_S = 15.0
+"""A demo waits no longer for the start of a drift window."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,17 @@ class DemoPlan:
         length = f"{len(self.devices)} {self.story.noun} at {len(self.sites)} sites for {self.seconds:.0f} s"
         cut = [f"{self.cut_from_s:.0f}-{self.cut_to_s:.0f} s {SOUTH} has no network"] * (SOUTH in self.sites)
         return "; ".join([f"{length}: {fault}", *rest[:1], *cut, *rest[1:]]) + "."
+
+
+def on_window(at: datetime, window_s: float) -> datetime:
+    """The next start of a drift window, where these are short; else the same instant.
+
+    A demo has few windows before its drift: where a first one held a part of a robot's cycle, it lay as far
+    off as a change does, and the drift watch took that much more evidence, or missed the change.
+    """
+    if window_s > LONGEST_WAIT_S:
+        return at
+    return datetime.fromtimestamp(math.ceil(at.timestamp() / window_s) * window_s, UTC)
 
 
 def make_plan(

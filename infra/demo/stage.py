@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from feature_store.lake import Lake
-from infra.demo.plan import SOUTH, DemoPlan, make_plan
+from infra.demo.plan import SOUTH, DemoPlan, make_plan, on_window
 from infra.demo.screen import DemoScreen
 from infra.demo.story import DemoSize, usual_size
 from infra.process.ports import LOOPBACK
@@ -150,7 +150,8 @@ def prepare(request: DemoRequest, profile: Profile, stack: RunningStack, screen:
     """Make folders, keys, join bundles and scenario of every edge process; none of them runs yet."""
     since = datetime.now(UTC)
     head_start_s = JOIN_HEAD_START_S if request.loop else HEAD_START_S
-    start = since + timedelta(seconds=head_start_s)
+    start = on_window(since + timedelta(seconds=head_start_s), profile.drift.window_s)
+    head_start_s = (start - since).total_seconds()
     plan = make_plan(profile, request.devices, request.seconds, request.seed, start, loop=request.loop)
     run = uuid.uuid4().hex[:6]
     stage = DemoStage(request, profile, plan, stack, Lake.open(stack.lake_root), screen, since, run)

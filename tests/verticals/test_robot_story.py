@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from infra.demo.conclude import fault_spans, judged_outputs
-from infra.demo.plan import make_plan
+from infra.demo.plan import make_plan, on_window
 from infra.demo.stage import DemoRequest
 from infra.verticals.robot.robot_story import STORY, STRIKES, TOOL_SHARE
 from schemas.profile_file import find_profile
@@ -50,3 +50,10 @@ def test_quality_is_measured_on_what_rules_read_each_output_against_its_own_faul
     spans = {(s.device_id, s.output) for s in fault_spans(plan)}
     assert {output for _, output in spans} == {"score_collision", "score_degradation"}
     assert {device for device, output in spans if output == "score_degradation"} == set(plan.worn)
+
+
+def test_a_demo_begins_with_a_whole_drift_window_where_windows_are_short():
+    at = START.replace(second=33, microsecond=177_420)
+    assert on_window(at, 5.0) == START.replace(second=35)
+    assert on_window(START, 5.0) == START
+    assert on_window(at, 3600.0) == at

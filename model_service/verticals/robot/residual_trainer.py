@@ -31,10 +31,10 @@ LOAD_SHARE = 1.0
 """Residual currents alone make a collision's output a half at this share of the largest current of healthy
 work at least. Another load is no collision, and until the model has learnt it, its weight is a residual."""
 BOTH, LONE = 1.75, 8.0
-"""A collision's output is a half where both currents *surge* together so many times as far as healthy rows do,
-or one alone so many times as far as it does in these. A surge is how far a current rises or falls within a
-window: what is struck makes it within milliseconds, another load in the time that the arm takes to move. What
-hits the tip loads both joints, a worn gear one of them."""
+"""A collision's output is a half where both currents *surge* together so many times as far as in healthy
+rows, or one alone so many times as far as it does there. A surge is how far a current rises or falls within
+a window: what is struck makes it within milliseconds, another load in the time that the arm takes to move.
+What hits the tip loads both joints, a worn gear one of them."""
 LEAST_SURGE, LEAST_BOTH = 0.05, 0.2
 """A, and a share of these: smallest farthest surges."""
 STEEPNESS = 3.0

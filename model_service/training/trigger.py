@@ -132,11 +132,14 @@ def on_release(
     Args:
         profile: Gives the training policy.
         known: Runs of the family, oldest first.
-        made: The run that made the model in force.
+        made: The run that made the model in force. It is renewed for the profile that it was made for alone:
+            another one of the same family may run on no device.
         effective_rows: Number that this model was trained on.
         now: The current time.
     """
-    if not profile.training.auto or made.reason is not RunReason.DRIFT or made.onset is None:
+    if made.profile != profile.name or not profile.training.auto:
+        return None
+    if made.reason is not RunReason.DRIFT or made.onset is None:
         return None
     if any(r.state in UNFINISHED for r in known) or known[-1].run_id != made.run_id:
         return None  # something else has happened since

@@ -119,6 +119,13 @@ def test_a_learnt_change_is_trained_again_a_few_times_and_then_never_more():
     assert on_release(RENEWED, made, made[-1], 30.0, late) is None
 
 
+def test_a_learnt_change_is_renewed_for_the_profile_that_it_was_made_for_alone():
+    made, late = learnt(20), NOW + timedelta(days=1)
+    twin = RENEWED.model_copy(update={"name": "machine_demo"})
+    assert on_release(twin, [made], made, 30.0, late) is None
+    assert on_release(RENEWED, [made], made, 30.0, late) is not None
+
+
 def test_a_learnt_change_is_left_alone_where_something_else_has_happened_since():
     made, late = learnt(20), NOW + timedelta(days=1)
     for other in (run(WAITING, onset_s=500), run(EXAMINING, onset_s=500), run(DECLINED, onset_s=500)):

@@ -7,8 +7,9 @@ from edge_producer.verticals.robot.robot_sensors import PAYLOAD_KG
 from edge_producer.verticals.robot.work_program import CYCLE_S
 from infra.demo.story import DemoSize, DemoStory, StoryTimes, degrade_together
 
-TOOL_SHARE, TOOL = 0.8, 0.7
-"""Of all robots, and the severity of what they get: 0.84 kg more."""
+TOOL_SHARE, TOOL = 0.8, 1.5
+"""Of all robots, and the severity of what they get: 1.8 kg more. An arm that does not know it is close to
+stopping."""
 WORN_SHARE, WORN = 0.6, 0.8
 """Of the first site's robots."""
 STRIKES = 2

@@ -34,7 +34,9 @@ BOTH, LONE = 1.75, 8.0
 """A collision's output is a half where both currents *surge* together so many times as far as in healthy
 rows, or one alone so many times as far as it does there. A surge is how far a current rises or falls within
 a window: what is struck makes it within milliseconds, another load in the time that the arm takes to move.
-What hits the tip loads both joints, a worn gear one of them."""
+What hits the tip loads both joints, a worn gear one of them. A surge counts no further than a current that
+the motion does not explain, in farthest ones and by the margin of ``MARGINS``: what moves faster than any
+healthy row has surges that are explained."""
 LEAST_SURGE, LEAST_BOTH = 0.05, 0.2
 """A, and a share of these: smallest farthest surges."""
 STEEPNESS = 3.0
@@ -56,6 +58,7 @@ class ReflexScale:
         collision, slip, degradation: Residuals at which the output is a half.
         surge: Farthest surges of each current, shape (2,).
         both: Farthest surge of both at once, as a share of these.
+        odd: Residual currents from which a surge counts, shape (2,).
     """
 
     spread: Array
@@ -65,6 +68,7 @@ class ReflexScale:
     degradation: Array
     surge: Array
     both: float
+    odd: Array
 
 
 class ResidualTrainer:
@@ -95,6 +99,7 @@ def scale_of(motion: MotionFit, features: Array, names: Sequence[str]) -> Reflex
     ripple = np.quantile(ripples, FARTHEST, axis=0)
     parts = {"collision": far[:2], "slip": far[3:], "degradation": ripple}
     limits = {n: MARGINS[n] * np.maximum(v, LEAST[n]) for n, v in parts.items()}
+    odd = rounded(limits["collision"], 5)
     currents = np.abs(features[:, [names.index(n) for n in EXPLAINED[:2]]])
     carried = LOAD_SHARE * np.quantile(currents, FARTHEST, axis=0)
     limits["collision"] = np.maximum(limits["collision"], carried)
@@ -102,7 +107,7 @@ def scale_of(motion: MotionFit, features: Array, names: Sequence[str]) -> Reflex
     surge = rounded(np.maximum(np.quantile(rates, FARTHEST, axis=0), LEAST_SURGE), 5)
     both = max(float(np.quantile((rates / surge).min(axis=1), FARTHEST)), LEAST_BOTH)
     rounded_limits = {name: rounded(limit, 5) for name, limit in limits.items()}
-    return ReflexScale(spread, usual, **rounded_limits, surge=surge, both=rounded_number(both))
+    return ReflexScale(spread, usual, **rounded_limits, surge=surge, both=rounded_number(both), odd=odd)
 
 
 def _graph(motion: MotionFit, scale: ReflexScale, names: Sequence[str]) -> bytes:
@@ -118,7 +123,7 @@ def _graph(motion: MotionFit, scale: ReflexScale, names: Sequence[str]) -> bytes
     ):
         ratio = writer.op("Div", _gathered(writer, of, columns), _row(writer, limit))
         if name == "collision":
-            ratio = writer.op("Concat", ratio, _write_surges(writer, scale, names), axis=1)
+            ratio = writer.op("Concat", ratio, _write_surges(writer, sizes, scale, names), axis=1)
         worst = writer.op("ReduceMax", ratio, axes=[1], keepdims=0)
         logarithm = writer.op("Log", writer.op("Max", worst, writer.floats(SMALLEST)))
         steep = writer.op("Mul", logarithm, writer.floats(STEEPNESS))
@@ -128,14 +133,23 @@ def _graph(motion: MotionFit, scale: ReflexScale, names: Sequence[str]) -> bytes
     return writer.build("robot_residual", [source], [tensor(name, FLOAT, ["n"]) for name in outputs])
 
 
-def _write_surges(writer: GraphWriter, scale: ReflexScale, names: Sequence[str]) -> str:
-    """Surges of both joints at once and of one alone, each 1 where it makes the output a half; (B, 2)."""
+def _write_surges(writer: GraphWriter, sizes: str, scale: ReflexScale, names: Sequence[str]) -> str:
+    """Surges of both joints at once and of one alone, each 1 where it makes the output a half; (B, 2).
+
+    Args:
+        writer: Of the graph.
+        sizes: Sizes of the residuals, shape (B, 4).
+        scale: What is usual.
+        names: Of the features.
+    """
     rates = writer.op("Abs", _gathered(writer, "features", [names.index(n) for n in RATES]))
     surges = writer.op("Div", rates, _row(writer, scale.surge))
     first, second = (_gathered(writer, surges, (joint,)) for joint in (0, 1))
     both = writer.op("Mul", writer.op("Min", first, second), writer.floats(1 / (BOTH * scale.both)))
     lone = writer.op("Mul", writer.op("Max", first, second), writer.floats(1 / LONE))
-    return writer.op("Concat", both, lone, axis=1)
+    odd = writer.op("Div", _gathered(writer, sizes, (0, 1)), _row(writer, scale.odd))
+    unexplained = writer.op("ReduceMax", odd, axes=[1], keepdims=1)
+    return writer.op("Min", writer.op("Concat", both, lone, axis=1), unexplained)
 
 
 def _write_distance(writer: GraphWriter, residuals: str, uneven: str, scale: ReflexScale) -> None:

@@ -58,7 +58,7 @@ def window(flow: float, number: int) -> Window:
     return Window("d-1", samples, at, number * 10**9, TimeQuality.SYNCHRONISED)
 
 
-class PumpRig(SpoolRig):
+class QueuesRig(SpoolRig):
     """A device with real models of the pump, one in force and maybe one in shadow."""
 
     def open(self):
@@ -70,7 +70,7 @@ class PumpRig(SpoolRig):
 
 @pytest.fixture
 def rig(tmp_path):
-    found = PumpRig(tmp_path, PUMP)
+    found = QueuesRig(tmp_path, PUMP)
     yield found
     found.close()
 

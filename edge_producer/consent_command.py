@@ -15,6 +15,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from edge_producer.excerpts.consent import Consent, ConsentFile
+from edge_producer.sending.excerpt_lane import WITHDRAWN_META, noted
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.spool_lock import SpoolLock
 from edge_producer.status_file import read_status
@@ -120,17 +121,23 @@ def _delete(settings: EdgeSettings, devices: set[str]) -> None:
     uri = f"{settings.spool_path.absolute().as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
-        query = "SELECT id, value FROM messages WHERE lane = ?"
+        query = "SELECT id, value, device, msg_no FROM messages WHERE lane = ?"
         rows = connection.execute(query, (Lane.EXCERPT.value,)).fetchall()
-        gone = [id_ for id_, value in rows if json.loads(value).get("device_id") in devices]
+        gone = [row for row in rows if json.loads(row[1]).get("device_id") in devices]
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("DELETE FROM messages WHERE id = ?", [(id_,) for id_ in gone])
+        connection.executemany("DELETE FROM messages WHERE id = ?", [(row[0],) for row in gone])
         if gone:
             connection.execute(
                 "INSERT INTO counters VALUES ('excerpt_messages_withdrawn', ?)"
                 " ON CONFLICT DO UPDATE SET value = value + excluded.value",
                 (len(gone),),
             )
+            numbers: dict[int, list[int]] = {}
+            for _, _, producer, number in gone:
+                numbers.setdefault(producer, []).extend([number] if number >= 0 else [])
+            kept = connection.execute("SELECT value FROM meta WHERE key = ?", (WITHDRAWN_META,)).fetchone()
+            untold = noted(json.loads(kept[0]) if kept else {}, numbers)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (WITHDRAWN_META, untold))
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     if gone:

@@ -67,6 +67,24 @@ class Excerpt(Event):
         return found
 
 
+MAX_WITHDRAWN = 1024
+"""Most message numbers of one withdrawal."""
+
+
+class ExcerptWithdrawal(Event):
+    """Messages of excerpts that were deleted unsent, because consent was withdrawn. It holds no sample.
+
+    It travels in the lane of excerpts, as a message of no instants (``n_rows`` 0).
+
+    Attributes:
+        withdrawn: Their numbers, in the lane and spool of the message that says so, all below its own.
+    """
+
+    withdrawn: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1, max_length=MAX_WITHDRAWN)
+    ]
+
+
 def samples_text(values: NDArray[np.float64]) -> str:
     """Samples of one channel as an event has them."""
     return base64.b64encode(values.astype(_DTYPE).tobytes()).decode()
@@ -79,6 +97,8 @@ def part_size(channels: int) -> int:
 
 def without_samples(event: Mapping[str, object]) -> dict[str, object]:
     """An excerpt's JSON for people who may not see raw samples: how many there are instead of them."""
+    if "samples" not in event:
+        return dict(event)
     samples = event.get("samples")
     channels = sorted(map(str, samples)) if isinstance(samples, Mapping) else []
     return {**event, "samples": dict.fromkeys(channels, "not shown")}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from edge_producer.excerpts.excerpt_desk import ExcerptDesk, ExcerptOffer, OfferOutcome
 from edge_producer.sending.sealing import Sealer
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_messages import StoredMessage
 from schemas.envelope import SealedMessage
+from schemas.excerpt_event import MAX_WITHDRAWN, ExcerptWithdrawal
 from schemas.excerpt_words import PermitRefusal, PermitState
 from schemas.topics import Lane
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 SEALED_META = "excerpts_sealed"
 """Key in the spool of the newest permits whose excerpts were sealed, with their instants."""
 KEPT_SEALED = 64
+WITHDRAWN_META = "excerpts_withdrawn"
+"""Key of the numbers of withdrawn messages that the cloud is not told of yet, by number of the producer."""
 SENT, WITHDRAWN = "excerpt_messages_sent", "excerpt_messages_withdrawn"
 """Counters of the spool."""
 
@@ -38,12 +41,19 @@ class ExcerptLane:
         self._desk, self._spool, self._sealer, self._max_bytes = desk, spool, sealer, max_bytes
         self._told: list[tuple[str, OfferOutcome]] = []
         self._sent = 0
+        self._notices: set[int] = set()
         self._withdrew = False
         if desk is not None:
             spool.messages.overwrite_deleted()
 
-    def may_leave(self, message: SealedMessage) -> bool:
-        """Whether a sealed excerpt may be handed to the broker's client now."""
+    def may_leave(self, id_: int, message: SealedMessage) -> bool:
+        """Whether a sealed message of the lane may be handed to the broker's client now.
+
+        What says that excerpts were withdrawn holds no sample, and needs no consent.
+        """
+        if _is_notice(message.value):
+            self._notices.add(id_)
+            return True
         device_id, _ = _whose(message.value)
         return self._desk is not None and self._desk.may_leave(device_id)
 
@@ -62,7 +72,7 @@ class ExcerptLane:
         }
         gone = {id_: permit for id_, (device, permit) in of_device.items() if device in changes}
         if gone:
-            self._spool.messages.withdraw(gone)
+            self._spool.set_meta(WITHDRAWN_META, noted(self._untold(), self._spool.messages.withdraw(gone)))
             self._spool.count({WITHDRAWN: len(gone)})
             self._withdrew = True
             log.warning("consent is withdrawn: %d unsent messages with raw samples are deleted", len(gone))
@@ -75,11 +85,11 @@ class ExcerptLane:
         return set(gone)
 
     def seal(self) -> list[StoredMessage]:
-        """Seal what was permitted. Call it inside a transaction, and ``committed`` after it."""
+        """Seal what was permitted or withdrawn. Call it inside a transaction, and ``committed`` after it."""
         if self._desk is None:
             return []
         self._look_up()
-        stored: list[StoredMessage] = []
+        stored = self._withdrawals()
         for offer in self._desk.take_offers():
             stored += self._sealed(offer)
         if self._sent:
@@ -97,9 +107,12 @@ class ExcerptLane:
             if self._desk is not None:
                 self._desk.finish(device_id, outcome)
 
-    def sent(self, messages: int) -> None:
-        """The broker has acknowledged so many excerpts."""
-        self._sent += messages
+    def arrived(self, id_: int, lane: Lane | None) -> None:
+        """The broker has acknowledged a message, of whatever lane."""
+        if id_ in self._notices:
+            self._notices.discard(id_)
+        elif lane is Lane.EXCERPT:
+            self._sent += 1
 
     def _sealed(self, offer: ExcerptOffer) -> list[StoredMessage]:
         permit, parts = offer.permit, list(offer.parts())
@@ -117,6 +130,20 @@ class ExcerptLane:
         outcome = OfferOutcome(permit.permit_id, PermitState.TAKEN, samples=offer.samples)
         self._told.append((permit.device_id, outcome))
         return stored
+
+    def _withdrawals(self) -> list[StoredMessage]:
+        """Messages that tell the cloud which numbers will never come, for whom there is a key."""
+        untold, stored = self._untold(), []
+        for producer in [p for p in untold if self._sealer.can_seal(int(p))]:
+            told, untold[producer] = untold[producer][:MAX_WITHDRAWN], untold[producer][MAX_WITHDRAWN:]
+            event = ExcerptWithdrawal(withdrawn=tuple(told))
+            stored.append(self._sealer.withdrawal(int(producer), event.model_dump_json().encode()))
+        if stored:
+            self._spool.set_meta(WITHDRAWN_META, json.dumps({p: n for p, n in untold.items() if n}))
+        return stored
+
+    def _untold(self) -> dict[str, list[int]]:
+        return dict(json.loads(self._spool.meta(WITHDRAWN_META) or "{}"))
 
     def _look_up(self) -> None:
         """How permits of an earlier process ended: the spool says whether they were sealed."""
@@ -145,6 +172,22 @@ def _whose(value: bytes) -> tuple[str, str]:
         return str(raw["device_id"]), str(raw["permit_id"])
     except (ValueError, KeyError, TypeError):
         return "", ""
+
+
+def _is_notice(value: bytes) -> bool:
+    """Whether a message of the lane says what is withdrawn, and nothing else."""
+    try:
+        return set(json.loads(value)) == {"withdrawn"}
+    except (ValueError, TypeError):
+        return False
+
+
+def noted(untold: Mapping[str, Sequence[int]], gone: Mapping[int, Sequence[int]]) -> str:
+    """The value of ``WITHDRAWN_META`` once these numbers are withdrawn as well, by number of the producer."""
+    merged = {producer: list(numbers) for producer, numbers in untold.items()}
+    for producer, numbers in gone.items():
+        merged.setdefault(str(producer), []).extend(numbers)
+    return json.dumps(merged)
 
 
 def without(unsent: Iterable[tuple[int, int]], gone: set[int]) -> list[tuple[int, int]]:

@@ -133,7 +133,7 @@ class Outbox:
     def arrived(self, ids: Iterable[int]) -> None:
         """The broker has acknowledged messages."""
         for id_ in ids:
-            self.excerpts.sent(self._lanes.pop(id_, None) is Lane.EXCERPT)
+            self.excerpts.arrived(id_, self._lanes.pop(id_, None))
             self._first_try.discard(id_)
             self._untried.discard(id_)
             self._forced.discard(id_)
@@ -271,7 +271,7 @@ class Outbox:
                 self._damaged.append(id_)
             elif id_ not in self._forced and wire_size(message) > self._sender.limits.limit(message.topic):
                 self._block(id_, message, self._too_large(message), too_large=True)
-            elif message.topic == EXCERPT.base and not self.excerpts.may_leave(message):
+            elif message.topic == EXCERPT.base and not self.excerpts.may_leave(id_, message):
                 log.info("message %d waits: there is no consent for it", id_)  # the next turn deletes it
             elif not self._sender.send(id_, message):
                 return

@@ -159,6 +159,10 @@ class Sealer:
         payload = Payload(EXCERPT, Lane.EXCERPT, JSON_SCHEMA, event, samples, len(event), version)
         return self._store(self._producer_of(device, boot_id), payload)
 
+    def withdrawal(self, producer: int, event: bytes) -> StoredMessage:
+        """Seal the JSON that says which excerpts of a producer are withdrawn."""
+        return self._store(producer, Payload(EXCERPT, Lane.EXCERPT, JSON_SCHEMA, event, 0, len(event)))
+
     def device_states(self, states: Mapping[int, bytes]) -> list[StoredMessage]:
         """Seal the JSON of device-state events: those of a gateway's devices together."""
         if self._gateway is not None:

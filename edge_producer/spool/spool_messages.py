@@ -188,10 +188,20 @@ class SpoolMessages:
         """Copy the write-ahead log into the file and cut it: it holds what was deleted. In no transaction."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
-    def withdraw(self, ids: Iterable[int]) -> None:
-        """Delete messages that may not leave any more. Their numbers stay used: they are shown as missing."""
+    def withdraw(self, ids: Iterable[int]) -> dict[int, list[int]]:
+        """Delete messages that may not leave any more. Their numbers stay used.
+
+        Returns:
+            The numbers, by number of the producer; without those that another spool gave.
+        """
+        gone: dict[int, list[int]] = {}
         for id_ in ids:
+            query = "SELECT device, msg_no FROM messages WHERE id = ?"
+            producer, number = self._connection.execute(query, (id_,)).fetchone()
             self.remove(id_)
+            if number >= 0:
+                gone.setdefault(int(producer), []).append(int(number))
+        return gone
 
     def give_up(self, id_: int, now_s: float) -> None:
         """Remove a message that is damaged, and count its rows as lost."""

@@ -125,15 +125,16 @@ class ModelDelivery:
         self._stored: Counter[str] = Counter()
 
     async def watch(self, request: WatchRequest, call: ServiceCall) -> AsyncGenerator[Hint, None]:
-        """Hints: the newest timestamp version at once, then each change, as long as the peer is let in."""
-        with self._stream(request.device_id) as is_current:
-            sent_version = None
+        """Hints: at once, with each change of the timestamp, and where a permit waits for the device."""
+        name, sent = request.device_id, None
+        with self._stream(name) as is_current:
             try:
                 while is_current() and not self._wakeup.draining:
                     call.check()
-                    if self._wakeup.version != sent_version:
-                        sent_version = self._wakeup.version
-                        yield Hint(timestamp_version=sent_version)
+                    now = self._wakeup.version, self._wakeup.waiting[name]
+                    if now != sent:
+                        sent = now
+                        yield Hint(timestamp_version=now[0])
                         continue  # the version may have changed while the hint was sent
                     async with asyncio.timeout_at(call.until - _LEAVE_S):
                         await self._wakeup.wait()

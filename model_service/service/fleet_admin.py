@@ -226,6 +226,7 @@ class FleetAdmin:
         row = await self._workers.write(
             lambda c: permit_store.grant(c, signed, approver, request.reason, now)
         )
+        self._wakeup.waits_for(signed.permit.device_id)
         return _reply(reads.permit_as_json(row))
 
     async def revoke_permit(self, request: RevokePermitRequest, call: ServiceCall) -> JsonReply:

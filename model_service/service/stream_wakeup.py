@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,13 @@ class StreamWakeup:
     Attributes:
         version: Newest version of the timestamp metadata; 0: there is none yet.
         draining: Whether the server ends; then streams return.
+        waiting: By device id, how often something came that waits for that device alone, as a permit.
     """
 
     def __init__(self) -> None:
         self.version = 0
         self.draining = False
+        self.waiting: Counter[str] = Counter()
         self._changed = asyncio.Event()
 
     def set_version(self, version: int) -> None:
@@ -26,6 +29,11 @@ class StreamWakeup:
         if version != self.version:
             self.version = version
             self.wake()
+
+    def waits_for(self, device_id: str) -> None:
+        """Have one device's streams hint: something waits for it that no metadata names."""
+        self.waiting[device_id] += 1
+        self.wake()
 
     def drain(self) -> None:
         """Make all streams return, because the server ends."""

@@ -32,7 +32,7 @@ from schemas.events import (
     decode_events,
     parse_event,
 )
-from schemas.excerpt_event import Excerpt
+from schemas.excerpt_event import Excerpt, ExcerptWithdrawal
 from schemas.profile import Profile
 from schemas.topics import ALERT, BOOKS, DEVICE_STATE, EXCERPT, LABEL, LANES_OF, SUMMARY, TELEMETRY
 from schemas.version_names import VersionHeader
@@ -45,7 +45,7 @@ from stream_processors.unread_range import UnreadRange
 
 ROWS_OF = {TELEMETRY.base: b"telemetry", SUMMARY.base: b"summaries", BOOKS.base: b"books"}
 """Kind of rows, as their schema's metadata has it, by topic."""
-AnyEvent = Alert | Label | DeviceState | Excerpt
+AnyEvent = Alert | Label | DeviceState | Excerpt | ExcerptWithdrawal
 EVENT_OF: dict[str, type[Alert] | type[Label] | type[DeviceState] | type[Excerpt]] = {
     ALERT.base: Alert,
     LABEL.base: Label,
@@ -284,6 +284,8 @@ def open_message(
     is_excerpt = message.topic == EXCERPT.base  # its rows are instants
     if envelope.schema != JSON_SCHEMA or (envelope.n_rows != 1 and not is_excerpt):
         raise DecodeError(f"{message.topic} carries one JSON event a message")
+    if is_excerpt and envelope.n_rows == 0:
+        return Admitted(message, envelope, events=(_withdrawal(message, envelope),))
     event = parse_event(kind, message.value)
     if isinstance(event, Excerpt) and event.n != envelope.n_rows:
         raise DecodeError(f"n_rows is {envelope.n_rows}, but the excerpt holds {event.n} instants")
@@ -292,6 +294,14 @@ def open_message(
     else:
         owners.check_event(event, device, hop_s)
     return Admitted(message, envelope, events=(event,))
+
+
+def _withdrawal(message: RawMessage, envelope: Envelope) -> ExcerptWithdrawal:
+    """Numbers of the sender's own lane that will never come."""
+    event = parse_event(ExcerptWithdrawal, message.value)
+    if max(event.withdrawn) >= envelope.msg_no:
+        raise DecodeError("it withdraws messages that come after it")
+    return event
 
 
 def _open_states(

@@ -66,7 +66,7 @@ def land_excerpts(messages: Sequence[Admitted], profile: Profile) -> pa.Table:
         for event in message.events
         if isinstance(event, Excerpt)
     ]
-    return pa.concat_tables(parts)
+    return pa.concat_tables([schema.empty_table(), *parts])
 
 
 def _rows(message: Admitted, event: Excerpt, schema: pa.Schema) -> pa.Table:

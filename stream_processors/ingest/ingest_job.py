@@ -18,7 +18,7 @@ from schemas.errors import (
     ProfileVersionError,
     UnknownVersionError,
 )
-from schemas.excerpt_event import Excerpt
+from schemas.excerpt_event import Excerpt, ExcerptWithdrawal
 from schemas.excerpt_table import EXCERPT_PREFIX, excerpts_table_name
 from schemas.tables import (
     ALERTS,
@@ -214,6 +214,11 @@ class Ingest:
             if judge is not None and isinstance(event, Excerpt):
                 check_excerpt(event, judge)
         missing = work.lanes.add(envelope, message.timestamp_ms)
+        for event in admitted.events:
+            if isinstance(event, ExcerptWithdrawal):
+                gone = work.lanes.withdraw(envelope, event.withdrawn)
+                work.counters[message.topic, "withdrawn_messages"] += gone
+                missing -= gone
         if missing:
             work.counters[message.topic, "missing_messages"] += missing
         return admitted
@@ -246,6 +251,8 @@ class Ingest:
         first = group[0].envelope  # all of them name the same version
         judge = self._directory.judge_of(profile_name, first.version, first.producer)
         rows = land_excerpts(group, judge)
+        if not rows.num_rows:  # messages that say what is withdrawn
+            return
         work.rows[excerpts_table_name(profile_name)].append(rows)
         work.counters[topics.EXCERPT.base, "landed_rows"] += rows.num_rows
 

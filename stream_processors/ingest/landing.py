@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.events import Alert, DeviceState, Label
-from schemas.excerpt_event import Excerpt
+from schemas.excerpt_event import Excerpt, ExcerptWithdrawal
 from schemas.profile import Profile
 from schemas.row_schemas import CALIBRATION_COLUMN, CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
@@ -120,7 +120,7 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
 def land_events(messages: Sequence[Admitted], schema: pa.Schema, profile: str) -> Landed:
     """JSON events: provenance added."""
     events = [event for message in messages for event in message.events]
-    flat = [_flat(event) for event in events if not isinstance(event, Excerpt)]
+    flat = [_flat(event) for event in events if not isinstance(event, Excerpt | ExcerptWithdrawal)]
     columns = provenance(messages) | {PROFILE.name: _constant(profile, len(flat))}
     columns |= {
         f.name: pa.array([row[f.name] for row in flat], f.type) for f in schema if f.name not in columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.envelope import Envelope
@@ -80,6 +80,11 @@ class Lanes:
         before = marks.gap
         marks.add(envelope.msg_no, envelope.digest)
         return marks.gap - before
+
+    def withdraw(self, envelope: Envelope, numbers: Sequence[int]) -> int:
+        """Numbers of a message's lane will never come, as an added message says; returns how many lacked."""
+        marks = self.marks(envelope)
+        return sum(marks.withdraw(number) for number in sorted(set(numbers)))
 
     def changes(self) -> Mapping[str, Any]:
         """State keys that changed; None removes."""

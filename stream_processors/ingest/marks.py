@@ -84,6 +84,24 @@ class LaneMarks:
 
     def add(self, msg_no: int, digest: bytes) -> None:
         """Add a new number."""
+        self._take(msg_no)
+        self.digests[msg_no] = digest[: _DIGEST_CHARS // 2].hex()
+        if msg_no + 1 < self.highest:  # it came late
+            self.digests = dict(sorted(self.digests.items()))
+        if len(self.digests) > REMEMBERED_DIGESTS:
+            del self.digests[next(iter(self.digests))]
+
+    def withdraw(self, msg_no: int) -> bool:
+        """Take a number for known though nothing came, for nothing will; whether it was missing.
+
+        What comes for it nevertheless is a duplicate, whatever bytes it has.
+        """
+        if self.status(msg_no) is not NumberStatus.NEW:
+            return False
+        self._take(msg_no)
+        return True
+
+    def _take(self, msg_no: int) -> None:
         if msg_no == self.mark:
             self.mark += 1
             if self.above and self.above[0][0] == self.mark:
@@ -92,11 +110,6 @@ class LaneMarks:
             self._add_above(msg_no)
             if len(self.above) > MOST_RANGES:
                 self._close_oldest()
-        self.digests[msg_no] = digest[: _DIGEST_CHARS // 2].hex()
-        if msg_no + 1 < self.highest:  # it came late
-            self.digests = dict(sorted(self.digests.items()))
-        if len(self.digests) > REMEMBERED_DIGESTS:
-            del self.digests[next(iter(self.digests))]
 
     def _add_above(self, msg_no: int) -> None:
         at = bisect_right(self.above, [msg_no])

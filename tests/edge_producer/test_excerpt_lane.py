@@ -16,7 +16,7 @@ from edge_producer.sending.outbox import Outbox
 from edge_producer.settings import EdgeSettings
 from schemas.envelope import read_envelope
 from schemas.errors import SpoolError
-from schemas.excerpt_event import VALUES_PER_PART, Excerpt
+from schemas.excerpt_event import VALUES_PER_PART, Excerpt, ExcerptWithdrawal
 from schemas.excerpt_policy import ExcerptPolicy
 from schemas.excerpt_words import PermitRefusal, PermitState
 from schemas.instants import to_us
@@ -39,7 +39,14 @@ class Cable(Broker):
         self.disconnected = True
 
     def excerpts(self):
-        return [m for m in self.taken if m.topic == EXCERPT.base]
+        return [m for m in self.taken if m.topic == EXCERPT.base and b'"samples"' in m.value]
+
+    def withdrawals(self):
+        """Each with the number of the message that says so."""
+        found = [m for m in self.taken if m.topic == EXCERPT.base and b'"samples"' not in m.value]
+        numbers = [read_envelope(m.key, m.headers)[0].msg_no for m in found]
+        told = [ExcerptWithdrawal.model_validate_json(m.value).withdrawn for m in found]
+        return list(zip(numbers, told, strict=True))
 
 
 class Line:
@@ -79,7 +86,8 @@ class Line:
         self.box.send()
 
     def sealed(self):
-        return self.rig.spool.messages.of_lane(Lane.EXCERPT)
+        found = self.rig.spool.messages.of_lane(Lane.EXCERPT)
+        return [(id_, value) for id_, value in found if b'"samples"' in value]
 
     def outcomes(self):
         return [(o.permit_id, o.state) for o in self.desk.outcomes(DEVICE)]
@@ -120,6 +128,28 @@ def test_withdrawn_consent_deletes_what_is_sealed_and_takes_back_what_was_handed
     line.box.returned(line.broker.ids)  # the client gives it back: there is nothing to send again
     line.turn()
     assert len(line.broker.excerpts()) == 1
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_cloud_is_told_which_messages_are_withdrawn_also_without_consent(line, running):
+    line.offer(2 * VALUES_PER_PART)
+    line.turn()
+    assert len(line.broker.excerpts()) == 2
+    if running:
+        line.consent(False)
+    else:
+        line.rig.spool.close()
+        assert change_consent(line.settings, "off", ()) == 0
+        line.restart()
+    line.turn()
+    line.turn()
+    assert line.broker.withdrawals() == [(2, (0, 1))]
+    sent = [id_ for id_, m in zip(line.broker.ids, line.broker.taken, strict=True) if b"withdrawn" in m.value]
+    line.box.arrived(sent)
+    line.turn()
+    counters = line.rig.spool.counters()
+    assert counters["excerpt_messages_withdrawn"] == 2
+    assert counters.get("excerpt_messages_sent", 0) == 0
 
 
 def test_consent_that_is_withdrawn_between_sealing_and_sending_keeps_it_here(line):

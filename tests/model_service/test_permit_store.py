@@ -18,7 +18,12 @@ from model_service.service.fleet_reads import list_permits
 from model_service.service.lake_lookup import LakeLookup
 from model_service.service.permit_check import checked_permit
 from schemas.errors import AccessError, PermitError, RegistryError
-from schemas.proto.delivery_pb2 import ClaimPermitRequest, FetchPermitsRequest, PermitOutcome
+from schemas.proto.delivery_pb2 import (
+    ClaimPermitRequest,
+    FetchPermitsRequest,
+    PermitOutcome,
+    WatchRequest,
+)
 from schemas.updates import Role
 from tests.simulators.excerpt_permits import POLICY, People, with_excerpts
 from tests.simulators.model_service import ModelService, refusal
@@ -192,7 +197,11 @@ def test_people_permit_list_and_revoke_over_grpc_and_the_device_fetches_and_clai
         with service.joined("m-1") as device, service.person("approver") as approver:
             wish = ExcerptWish("m-1", "review", datetime.now(UTC) - timedelta(seconds=20), 5.0)
             signed = signed_by_approver(permit_of(wish, profile, datetime.now(UTC)), service.settings)
+            hints = device.delivery().Watch(WatchRequest(device_id="m-1"), timeout=30)
+            first = next(hints)
             made = approver.grant_permit(signed.to_bytes(), "a complaint")
+            assert next(hints) == first  # nothing was published: it hints at what waits for this device
+            hints.cancel()
             assert (made["state"], made["channels"]) == ("open", list(POLICY.channels))
             stub = device.delivery()
             answer = stub.FetchPermits(FetchPermitsRequest(device_id="m-1", consent=True, consent_changes=1))

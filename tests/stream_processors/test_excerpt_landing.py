@@ -17,10 +17,10 @@ from feature_store.sql import query
 from infra.kafka.kafka_admin import LogMessage
 from infra.kafka.log_view import view
 from schemas.errors import QueryError
-from schemas.excerpt_event import Excerpt, samples_text
+from schemas.excerpt_event import Excerpt, ExcerptWithdrawal, samples_text
 from schemas.excerpt_table import excerpts_table
 from schemas.instants import utc_now
-from schemas.tables import QUARANTINE
+from schemas.tables import LANE_GAPS, QUARANTINE
 from schemas.topics import EXCERPT, Lane
 from stream_processors.engine.letters import originals_wanted
 from stream_processors.engine.pipeline import run_jobs
@@ -96,6 +96,34 @@ def test_what_nobody_may_permit_is_refused_without_its_bytes(given, error):
     assert TABLE not in outcome.rows
     assert outcome.rows[QUARANTINE.name]["error"].to_pylist() == [error]
     assert_no_sample_in(outcome.messages)
+
+
+def withdrawal(device, *numbers):
+    event = ExcerptWithdrawal(withdrawn=numbers).model_dump_json().encode()
+    return device.seal_value(EXCERPT.base, Lane.EXCERPT, "json", event, 0, len(event))
+
+
+def test_withdrawn_messages_are_no_loss_and_land_no_more():
+    device, log = SimDevice(), SimLog()
+    first, late, after = (excerpt(device) for _ in range(3))
+    told = withdrawal(device, 0, 1)
+    (before, healed, again), state = ingest(
+        device, [log.append(first), log.append(after)], [log.append(told)], [log.append(late)]
+    )
+    assert before.rows[LANE_GAPS.name]["missing"].to_pylist() == [1]
+    assert healed.rows[LANE_GAPS.name]["missing"].to_pylist() == [0]
+    # Number 0 had left before consent was withdrawn: it landed, and is not counted as withdrawn.
+    assert (counted(state, "withdrawn_messages"), counted(state, "missing_messages")) == (1, 0)
+    assert TABLE not in healed.rows
+    assert TABLE not in again.rows
+    assert (counted(state, "landed_rows"), counted(state, "duplicate_messages")) == (8, 1)
+
+
+def test_a_withdrawal_of_what_was_not_sealed_before_it_is_refused():
+    device, log = SimDevice(), SimLog()
+    [outcome], state = ingest(device, [log.append(withdrawal(device, 0))])
+    assert outcome.rows[QUARANTINE.name]["error"].to_pylist() == ["DecodeError"]
+    assert counted(state, "withdrawn_messages") == 0
 
 
 def assert_no_sample_in(letters):

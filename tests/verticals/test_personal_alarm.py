@@ -104,6 +104,26 @@ def test_own_windows_count_the_more_the_more_there_are():
     assert many.spread == pytest.approx(3.0, abs=0.1)
 
 
+def test_a_baseline_goes_as_far_as_is_known_of_its_wearer_and_never_beyond_the_signed_bounds():
+    wide = replace(OWN, low=OWN.mean - 54.0, high=OWN.mean + 54.0, within_low=1.0, within_high=25.0)
+
+    def of(mean, draws, spread=5.0):
+        n = draws * wide.design
+        return shrunk(wide, QuietMoments(n, mean, n * spread**2))
+
+    far = OWN.mean + 5 * OWN.between
+    few, many = of(far, 1), of(far, 190)
+    assert few[0].mean < OWN.mean + 3.4 * OWN.between
+    assert "mean" in few[1]
+    assert many[0].mean == pytest.approx(far, abs=0.2)
+    assert many[1] == ()
+    means = [of(far, n)[0].mean for n in (1, 3, 10, 30, 100)]
+    assert means == sorted(means)
+    assert of(OWN.mean + 90.0, 190)[0].mean <= wide.high
+    assert of(OWN.mean, 190, spread=60.0)[0].spread <= wide.within_high
+    assert of(OWN.mean, 1, spread=60.0)[0].spread < of(OWN.mean, 190, spread=60.0)[0].spread
+
+
 @pytest.mark.parametrize(("more", "why"), [({"motion": 3.0}, "moved"), ({"quality": 0.2}, "noisy")])
 def test_only_quiet_windows_of_good_quality_are_learnt_and_alarm(wearer, more, why):
     wearer.learn(58.0)

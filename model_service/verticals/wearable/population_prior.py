@@ -21,8 +21,10 @@ FEWEST_WEARERS = 5
 """Below this a prior would tell of single wearers: what the profile's bounds say stands in."""
 FAR = 3.0
 """Robust deviations from the median at which a wearer's value is cut off."""
-REACH = 3.0
-"""Deviations between wearers that a device's own baseline may lie from the population's."""
+SIGNED_REACH = 6.0
+"""Deviations between wearers that the baseline of a well-known wearer may lie from the population's: whatever
+one peak their distribution has, at most one wearer in eighty is farther away (Vysochanskij and Petunin 1980).
+While little is known of a wearer, half as many (``personal_baseline.REACH``)."""
 LEAST_LOG_SPREAD = 0.05
 _LEAST_WINDOWS = 2
 _MAD = 1.4826
@@ -100,12 +102,12 @@ def feature_prior(wearers: WearerMoments) -> FeaturePrior:
     return FeaturePrior(
         mean=mean,
         between=spread,
-        low=mean - REACH * spread,
-        high=mean + REACH * spread,
+        low=mean - SIGNED_REACH * spread,
+        high=mean + SIGNED_REACH * spread,
         within=within,
         within_sd=log_sd,
-        within_low=within * math.exp(-REACH * log_sd),
-        within_high=within * math.exp(REACH * log_sd),
+        within_low=within * math.exp(-SIGNED_REACH * log_sd),
+        within_high=within * math.exp(SIGNED_REACH * log_sd),
         design=design,
     )
 

@@ -15,6 +15,10 @@ from schemas.verticals.wearable.wearer_prior import FeaturePrior
 
 MEMORY = 200.0
 """Independent windows that are remembered: older ones fade, so that a wearer may change over months."""
+REACH = 3.0
+"""Deviations from the population within which a baseline stays while little is known of its wearer."""
+WELL_KNOWN = 10.0
+"""Independent windows from which it may go half of the way from there to the prior's bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ def population_baseline(prior: FeaturePrior) -> PersonalBaseline:
 def shrunk(prior: FeaturePrior, own: QuietMoments) -> tuple[PersonalBaseline, tuple[str, ...]]:
     """The baseline of a wearer, within the bounds of the prior.
 
+    It is a limited translation estimate (Efron and Morris 1972): a few windows move it by ``REACH``
+    deviations between wearers at most. As they grow in number it may go on to the prior's bounds, so that one
+    who is unlike the others is judged by the own windows in the end.
+
     Returns:
         The baseline, and which of ``mean`` and ``spread`` lay outside the bounds.
     """
@@ -78,12 +86,29 @@ def shrunk(prior: FeaturePrior, own: QuietMoments) -> tuple[PersonalBaseline, tu
     weight = 0.5 / prior.within_sd**2  # degrees of freedom that give a log-spread of within_sd
     variance = own.m2 / own.n
     spread = math.sqrt((weight * prior.within**2 + draws * variance) / (weight + draws))
-    spread, clipped_spread = _within(spread, prior.within_low, prior.within_high)
+    known = draws / (draws + WELL_KNOWN)
+    spread, clipped_spread = _within(spread, *_spread_bounds(prior, known))
     sampling = spread**2 / draws
     share = prior.between**2 / (prior.between**2 + sampling)
-    mean, clipped_mean = _within(prior.mean + share * (own.mean - prior.mean), prior.low, prior.high)
+    mean, clipped_mean = _within(prior.mean + share * (own.mean - prior.mean), *_mean_bounds(prior, known))
     moved = (("mean",) if clipped_mean else ()) + (("spread",) if clipped_spread else ())
     return PersonalBaseline(mean, spread, math.sqrt(share * sampling)), moved
+
+
+def _mean_bounds(prior: FeaturePrior, known: float) -> tuple[float, float]:
+    """Bounds of a mean, known being 0 for a new wearer and close to 1 for one who is known well."""
+    near = (
+        max(prior.low, prior.mean - REACH * prior.between),
+        min(prior.high, prior.mean + REACH * prior.between),
+    )
+    return near[0] + known * (prior.low - near[0]), near[1] + known * (prior.high - near[1])
+
+
+def _spread_bounds(prior: FeaturePrior, known: float) -> tuple[float, float]:
+    """Likewise of a spread, by ratios."""
+    factor = math.exp(REACH * prior.within_sd)
+    near = max(prior.within_low, prior.within / factor), min(prior.within_high, prior.within * factor)
+    return near[0] * (prior.within_low / near[0]) ** known, near[1] * (prior.within_high / near[1]) ** known
 
 
 def _within(value: float, low: float, high: float) -> tuple[float, bool]:

@@ -11,7 +11,7 @@ from edge_producer.bundle import load_bundle
 from edge_producer.inference import OnnxSession
 from edge_producer.sources.scenario import Injection
 from infra.verticals.wearable.wearable_factory import features_of, wearer
-from model_service.verticals.wearable.beat_detector import RATE_HZ, WINDOW, beats
+from model_service.verticals.wearable.beat_detector import MOST_BEATS, RATE_HZ, WINDOW, beats, intervals
 from model_service.verticals.wearable.signal_ops import ArrayOps, ranked
 from schemas.profile_file import find_profile
 
@@ -141,6 +141,31 @@ def test_motion_raises_no_alarm_and_says_that_nothing_can_be_seen():
             assert (found[name] < 0.6).all(), (severity, name, found[name].max())
         assert found["quality"][5] > 0.5 or severity < 1.0
         assert found["quality"][-1] < 0.1
+
+
+def irregularity(*lengths_s: float) -> float:
+    """Of a window whose beats are so far apart, the oldest first."""
+    at = np.concatenate([[30.0], 30.0 + np.cumsum(lengths_s) * RATE_HZ])
+    places = np.full((1, MOST_BEATS), -1.0)
+    places[0, : len(at)] = np.round(at)[::-1]
+    return float(intervals(ArrayOps(), places).irregularity[0, 0])
+
+
+@pytest.mark.parametrize("pause", [1.0, 1.15, 1.3])
+@pytest.mark.parametrize("usual_between", [2, 3, 4])
+def test_premature_beats_do_not_make_a_rhythm_irregular_however_often_they_come(usual_between, pause):
+    steps = [*(0.62, pause), *(0.8 + 0.01 * (k % 2) for k in range(usual_between))] * 5
+    for newest in range(7, 12):  # wherever the window ends, also right after a premature beat
+        assert irregularity(*steps[newest - 7 : newest + 2]) < 0.03
+
+
+def test_breathing_is_regular_and_fibrillation_is_not():
+    breath = 0.85 + 0.08 * np.sin(2 * np.pi * np.arange(9) / 5.0)
+    assert irregularity(*breath) < 0.12
+    rng = np.random.default_rng(1)
+    fibrillating = [irregularity(*rng.gamma(25.0, 0.7 / 25, 10)) for _ in range(200)]
+    assert np.mean(np.array(fibrillating) > 0.18) > 0.15  # of single windows; one of the next shows it
+    assert irregularity(0.6, 0.9, 0.6) == 0.0  # too few to say
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.5, 3.0), (0.75, 2.0), (0.0, 4.0), (1.0, 1.0)])

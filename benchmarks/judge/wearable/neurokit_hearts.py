@@ -10,7 +10,7 @@ import neurokit2 as nk
 import numpy as np
 
 RATE_HZ, SECONDS = 250, 180
-NOISES = (0.0, 0.1, 0.3, 0.5, 1.0)
+NOISES = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0)
 HEARTS = ((60, 1), (75, 2), (100, 3))
 
 

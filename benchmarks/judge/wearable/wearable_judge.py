@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from benchmarks.figure_page import FigurePage, replace_figures
 from benchmarks.judge.judge_environment import JudgeUnavailableError, python_of
+from benchmarks.judge.wearable.beat_days import beat_part
 from benchmarks.judge.wearable.beat_recording import counted, read_record, with_noise
 from benchmarks.judge.wearable.judged_device import PROFILE, JudgedDevice
 from benchmarks.judge.wearable.own_wearers import own_part
 from benchmarks.judge.wearable.pulse_files import pulse_part
-from benchmarks.judge.wearable.rhythm_splices import RHYTHMS, spliced
+from benchmarks.judge.wearable.rhythm_splices import ECTOPIC, RHYTHMS, spliced
 from benchmarks.judge.wearable.wearable_page import BEGIN, figures, onset_picture
 
 Array = NDArray[np.float64]
@@ -33,9 +34,9 @@ BEGIN_S = 8.0
 NOISY_S = 600.0
 """Seconds of the record that noise is added to: its first ten minutes, of thirty."""
 SNRS_DB = (24.0, 6.0, 0.0, -3.0, -6.0, -9.0, -12.0)
-ONSETS = 20
+ONSETS, ECTOPICS = 20, 10
 OTHERS_S = 180.0
-SETTINGS = {"record": f"{NOISY_S} {SNRS_DB}", "onsets": str(ONSETS)}
+SETTINGS = {"record": f"{NOISY_S} {SNRS_DB}", "onsets": f"{ONSETS} {ECTOPICS}", "beats": "2"}
 """What a part's figures depend on beside the product."""
 HERE = Path(__file__).parent
 RESULTS, PAGE, PICTURE = HERE / "results.json", "docs/verticals/wearable.md", "wearable-onset.svg"
@@ -49,17 +50,20 @@ def judge_wearable(root: Path, given: argparse.Namespace) -> None:
         JudgeUnavailableError: The recording or neurokit2 cannot be had here.
     """
     parts: dict[str, Callable[[], Any]] = {
-        "pulses": lambda: pulse_part(_data(root)),
-        "onsets": lambda: onset_part(_data(root)),
+        "beats": beat_part,
         "record": lambda: record_part(_data(root)),
+        "onsets": lambda: onset_part(_data(root)),
         "neurokit": lambda: neurokit_part(root),
-        "own": own_part,
+        "pulses": lambda: pulse_part(_data(root)),
+        "own": lambda: own_part(kept),
     }
+    kept: dict[str, Any] = {}
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     version, left = _version(root), len(parts) if given.most is None else given.most
     for name, measure in parts.items():
         code = f"{version} {SETTINGS.get(name, '')}".strip()
-        fresh = found.get(name, {}).get("code") == code
+        kept = found.get(name, {}) if found.get(name, {}).get("code") == code else {}
+        fresh = bool(kept) and not kept.get("left")
         if given.measured or fresh or left <= 0:
             continue
         found[name] = {"code": code, **measure()}
@@ -101,9 +105,9 @@ def onset_part(data: Path) -> dict[str, Any]:
     """Delays of alarms after spliced onsets; which action came first, and what came before the onset."""
     record, device = read_record(data), JudgedDevice()
     found: dict[str, Any] = {"rhythms": {}}
-    for rhythm in RHYTHMS:
+    for rhythm in (*RHYTHMS, *ECTOPIC):
         rows = []
-        for seed in range(ONSETS):
+        for seed in range(ONSETS if rhythm in RHYTHMS else ECTOPICS):
             onset = spliced(record, rhythm, seed)
             run = device.run(onset.ecg)
             alarms = [a for a in run.alarms() if a[1] != "check_electrode"]

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.stats import beta
 
 from benchmarks.figure_page import FigurePage
 from benchmarks.judge.wearable.beat_recording import BeatCount
+from benchmarks.judge.wearable.own_wearers import AFTER_S
 
 BEGIN = "<!-- figures: make judge -->"
 NAMES = {"fast": "fast", "irregular": "irregular", "pause": "no beat any more"}
@@ -19,6 +21,8 @@ def figures(page: FigurePage, found: dict[str, Any]) -> None:
     """Every part that was measured."""
     if "record" in found:
         _record(page, found["record"])
+    if "beats" in found:
+        _beat_days(page, found["beats"])
     if "neurokit" in found:
         _neurokit(page, found["neurokit"])
     if "onsets" in found:
@@ -27,7 +31,7 @@ def figures(page: FigurePage, found: dict[str, Any]) -> None:
         _own(page, found["own"])
     if "pulses" in found:
         _pulses(page, found["pulses"])
-    lacking = {"record", "neurokit", "onsets", "own", "pulses"} - found.keys()
+    lacking = {"record", "beats", "neurokit", "onsets", "own", "pulses"} - found.keys()
     if lacking:
         page.say(f"Not measured: {', '.join(sorted(lacking))}.")
 
@@ -47,6 +51,17 @@ def rate_interval(events: int, days: float) -> tuple[float, float]:
 
     least = solve(events - 1, 0.975) if events else 0.0
     return least / days, solve(events, 0.025) / days
+
+
+def share_interval(hits: int, of: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share (Clopper and Pearson 1934)."""
+    low = float(beta.ppf(0.025, hits, of - hits + 1)) if hits else 0.0
+    return low, float(beta.ppf(0.975, hits + 1, of - hits)) if hits < of else 1.0
+
+
+def _share(hits: int, of: int) -> str:
+    low, high = share_interval(hits, of)
+    return f"{hits} of {of} ({low:.0%} to {high:.0%})"
 
 
 def _record(page: FigurePage, part: dict[str, Any]) -> None:
@@ -101,22 +116,81 @@ def _neurokit(page: FigurePage, part: dict[str, Any]) -> None:
         for r in sorted(part["hearts"], key=lambda r: (r["rate"], r["noise"]))
     ]
     page.table(heads, rows)
+    for rate in sorted({r["rate"] for r in part["hearts"]}):
+        own = [r for r in part["hearts"] if r["rate"] == rate]
+        low = [r for r in own if min(_count(r).sensitivity, _count(r).predictivity) < 0.99]
+        if low:
+            first = min(low, key=lambda r: float(r["noise"]))
+            page.say(
+                f"At {rate}/min either is below 99 % from noise {first['noise']:g} on ({first['snr']:g} dB)."
+            )
+        else:
+            page.say(f"At {rate}/min neither falls below 99 % at any of these.")
+
+
+_HEARTS = (
+    "hearts",
+    "days",
+    "two short intervals, as shipped: alarms",
+    "a wearer-day",
+    "three: alarms",
+    "a wearer-day",
+)
+
+
+def _beat_days(page: FigurePage, part: dict[str, Any]) -> None:
+    page.lines += ["", "### False alarms and delays by the beats alone"]
+    rows = []
+    for name, own in part["healthy"].items():
+        row = [name, f"{own['days']:.2f}"]
+        for rule in ("two", "three"):
+            row += [str(own[rule]), _rate(own[rule], own["days"])] if rule in own else ["", ""]
+        rows.append(row)
+    page.table(_HEARTS, rows)
+    rows = []
+    for name, rules in part["onsets"].items():
+        for rule, found in rules.items():
+            delays = [d for d, _ in found if d is not None]
+            seconds = [s for _, s in found if s is not None]
+            rows.append(
+                [
+                    name,
+                    rule,
+                    _share(len(delays), len(found)),
+                    _share(sum(d <= 2.0 for d in delays), len(found)),
+                    _spread(delays),
+                    _spread(seconds),
+                ]
+            )
+    page.table(("rhythm", "short intervals", "alarmed", "within two beats", "beats", "s"), rows)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "none"
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _rate(events: int, days: float) -> str:
+    low, high = rate_interval(events, days)
+    return f"{events / days:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _onsets(page: FigurePage, part: dict[str, Any]) -> None:
     page.lines += ["", "### Constructed onsets", "", "![One of them](wearable-onset.svg)"]
     rows = []
-    for rhythm, runs in part["rhythms"].items():
+    for rhythm, runs in [(r, part["rhythms"][r]) for r in NAMES]:
         delays = [r["delay"] for r in runs if r["delay"] is not None]
         seconds = [r["delay_s"] for r in runs if r["delay_s"] is not None]
         actions = sorted({a for r in runs for a in r["actions"]})
         rows.append(
             [
                 NAMES[rhythm],
-                f"{len(delays)} of {len(runs)}",
-                f"{sum(d <= 2.0 for d in delays)}",
-                f"{np.median(delays):.1f} ({min(delays):.1f} to {max(delays):.1f})" if delays else "none",
-                f"{np.median(seconds):.1f}" if seconds else "none",
+                _share(len(delays), len(runs)),
+                _share(sum(d <= 2.0 for d in delays), len(runs)),
+                _spread(delays),
+                _spread(seconds),
                 ", ".join(f"`{a}`" for a in actions) or "none",
                 str(sum(r["before"] for r in runs)),
                 str(sum(r["lost"] for r in runs)),
@@ -135,6 +209,24 @@ def _onsets(page: FigurePage, part: dict[str, Any]) -> None:
         ),
         rows,
     )
+    page.say(
+        "Premature beats of the record, set as early as they come, which no alarm of rhythm is wanted for:"
+    )
+    rows = []
+    for rhythm, runs in part["rhythms"].items():
+        if rhythm not in NAMES:
+            hit = [r for r in runs if r["delay"] is not None]
+            actions = ", ".join(f"`{a}`" for a in sorted({a for r in hit for a in r["actions"]}))
+            rows.append([_ECTOPIC[rhythm], _share(len(hit), len(runs)), actions or "none"])
+    page.table(("premature beats", "alarmed within 40 s", "actions"), rows)
+
+
+_ECTOPIC = {
+    "premature": "single ones, 4 to 11 usual beats between",
+    "couplet": "two in a row, once",
+    "trigeminy": "after each two usual beats",
+    "bigeminy": "after each usual beat",
+}
 
 
 def _own(page: FigurePage, part: dict[str, Any]) -> None:
@@ -147,13 +239,14 @@ def _own(page: FigurePage, part: dict[str, Any]) -> None:
         rows.append(
             [f"`{kind}`", f"{len(seconds)} of {len(runs)}", middle, ", ".join(f"`{a}`" for a in first)]
         )
-    page.table(("fault", "alarmed within 15 s", "median (longest) delay, s", "first action"), rows)
+    page.table(("fault", f"alarmed within {AFTER_S:g} s", "median (longest) delay, s", "first action"), rows)
     actions = part["alarms"]
     rhythm = sum(n for action, n in actions.items() if action != "check_electrode")
     low, high = rate_interval(rhythm, part["days"])
     page.say(
         f"Healthy, with walks, artefacts and premature beats: {rhythm} alarms of rhythm and "
-        f"{actions.get('check_electrode', 0)} calls to check the electrode in {part['days'] * 24:.2f} hours; "
+        f"{actions.get('check_electrode', 0)} calls to check the electrode in {part['days'] * 24:.1f} hours "
+        f"of {part['wearers']} wearers, {part['usable_days'] / part['days']:.0%} of it usable; "
         f"of rhythm {rhythm / part['days']:.1f} a wearer-day, interval {low:.1f} to {high:.0f}."
     )
 

@@ -49,8 +49,11 @@ FLOOR_MV = 0.03
 """Smallest beat, as the filter's answer in mV."""
 EDGE = 20
 """Samples at both ends in which a maximum may be the flank of a beat that is not seen whole."""
-IRREGULAR_SHARE = 0.75
-"""Share of the changes of interval that are larger in an irregular rhythm than what is called irregular."""
+PREMATURE = 0.101
+"""Share of the usual interval by which a premature beat comes early at least, and by which the interval after
+it is longer. No multiple of 1/1000 that samples may hit: arrays and graph must agree."""
+FEWEST_CHANGES = 2.5
+"""Changes of interval, not of premature beats, from which on there is an irregularity: three."""
 NEAR = 13
 """Samples around a missing one that stand for it."""
 
@@ -142,8 +145,8 @@ class BeatIntervals(Generic[T]):
     Attributes:
         rate: Median rate, 1/min; with fewer than two beats their number in a minute.
         median: Median interval; 1 s where there is none.
-        irregularity: Change of interval that three in four exceed, over the median interval: two
-             premature beats do not raise it; 0 with less than three changes.
+        irregularity: Median change from one interval to the next, over the median interval, of intervals
+            that no premature beat explains; 0 with less than three such changes.
         last_two: Longer of the last two intervals over the median of those before; 1 with less than three of
             those.
         last_rate: Rate of the longer of the last two intervals, 1/min; ``rate`` with less than two.
@@ -183,10 +186,38 @@ def intervals(ops: SignalOps[T], places: T) -> BeatIntervals[T]:
 
 
 def _irregularity(ops: SignalOps[T], length: T, valid: T, median: T) -> T:
+    """See ``BeatIntervals``.
+
+    A premature beat ends an interval that is short, and begins one that is longer than that: both say nothing
+    of the rhythm beneath, however often such beats come, so no change from, to or between them counts.
+    Whether a short interval that has just ended belongs to a premature beat is not known yet: it is left out.
+    """
     n = MOST_BEATS - 1
+    step = ops.two("Mul", median, ops.number(PREMATURE))
+    later = ops.two("Add", ops.product(length, _LATER), ops.number(_NONE_LATER))
+    early = times(
+        ops,
+        valid,
+        ops.two("Greater", ops.two("Sub", median, step), length),
+        ops.two("Greater", later, ops.two("Add", length, step)),
+    )
     change = ops.one("Abs", ops.two("Sub", ops.part(length, 0, n - 1), ops.part(length, 1, n)))
-    known = ops.part(valid, 1, n)
-    enough = ops.two("Greater", ops.total(known), ops.number(2.5))
-    least = ranked(ops, add(ops, change, ops.number(1e-9)), known, n - 1, IRREGULAR_SHARE)
-    usual = ops.two("Div", least, median)
+    of_early = ops.product(early, _OF_CHANGE)
+    known = ops.two("Mul", ops.part(valid, 1, n), ops.two("Greater", ops.number(0.5), of_early))
+    enough = ops.two("Greater", ops.total(known), ops.number(FEWEST_CHANGES))
+    usual = ops.two("Div", ranked(ops, add(ops, change, ops.number(1e-9)), known, n - 1), median)
     return ops.where(enough, usual, ops.number(0.0))
+
+
+def _places(offsets: tuple[int, ...], width: int) -> Array:
+    """(intervals, ``width``): column k is 1 at the intervals k + offset."""
+    n = MOST_BEATS - 1
+    columns = [np.isin(np.arange(n), [k + o for o in offsets]) for k in range(width)]
+    return np.asarray(np.stack(columns, axis=1), dtype=np.float64)
+
+
+_LATER = _places((-1,), MOST_BEATS - 1)
+"""From intervals, the newest first, to the one after each."""
+_NONE_LATER = np.where(np.arange(MOST_BEATS - 1) == 0, 2 * SECONDS, 0.0).reshape(1, -1)
+_OF_CHANGE = _places((0, 1, 2), MOST_BEATS - 2)
+"""From the premature beats that end intervals to the changes between two intervals that they touch."""

@@ -153,7 +153,9 @@ class HeartRate(RhythmKind):
 class RrIrregularity(RhythmKind):
     """``rr_irregularity``."""
 
-    meaning = "change from one interval between beats to the next that 3 in 4 exceed, over the median one"
+    meaning = (
+        "median change from one interval between beats to the next, no premature beat's, over the median"
+    )
     bins = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
     def of(self, ops: SignalOps[T], between: BeatIntervals[T]) -> T:

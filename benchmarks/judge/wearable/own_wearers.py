@@ -14,7 +14,7 @@ from edge_producer.sources.scenario import Injection
 from infra.verticals.wearable.wearable_factory import wearer
 
 SEED = 424242
-WEARERS, HEALTHY_S = 48, 3600.0
+WEARERS, HEALTHY_S = 24, 1800.0
 FAULTY = 8
 """Wearers who have each of the faults."""
 PIECE_S = 200.0

@@ -141,7 +141,7 @@ _HEARTS = (
 def _beat_days(page: FigurePage, part: dict[str, Any]) -> None:
     page.lines += ["", "### False alarms and delays by the beats alone"]
     rows = []
-    for name, own in part["healthy"].items():
+    for name, own in {"our own wearers": part["own"], **part["hearts"]}.items():
         row = [name, f"{own['days']:.2f}"]
         for rule in ("two", "three"):
             row += [str(own[rule]), _rate(own[rule], own["days"])] if rule in own else ["", ""]

@@ -76,14 +76,11 @@ class BeatModel:
             before = intervals(ArrayOps(), np.hstack([found[:, 1:], np.full((len(found), 1), -1.0)]))
             last_two = np.maximum(last_two, before.last_two)
             last_rate = np.minimum(last_rate, before.last_rate)
-        values = {**CLEAR, **_rhythm(own, last_two, last_rate)}
-        usual = dict(zip(self._model.names, self._model.mean.tolist(), strict=True))
-        logged = dict(zip(self._model.names, self._model.logged.tolist(), strict=True))
-        columns = [
-            values.get(name, np.exp(usual[name]) if logged[name] else usual[name])
-            for name in self._model.names
-        ]
-        return np.stack([np.broadcast_to(np.ravel(c), len(ends)) for c in columns], axis=1)
+        usual = np.where(self._model.logged, np.exp(self._model.mean), self._model.mean)
+        features = np.tile(usual, (len(ends), 1))
+        for name, values in {**CLEAR, **_rhythm(own, last_two, last_rate)}.items():
+            features[:, self._model.names.index(name)] = np.ravel(np.asarray(values))
+        return features
 
 
 def _places(at_s: Array, ends: Array) -> Array:

@@ -212,13 +212,13 @@ def _onsets(page: FigurePage, part: dict[str, Any]) -> None:
     page.say(
         "Premature beats of the record, set as early as they come, which no alarm of rhythm is wanted for:"
     )
-    rows = []
+    told: list[list[str]] = []
     for rhythm, runs in part["rhythms"].items():
         if rhythm not in NAMES:
             hit = [r for r in runs if r["delay"] is not None]
-            actions = ", ".join(f"`{a}`" for a in sorted({a for r in hit for a in r["actions"]}))
-            rows.append([_ECTOPIC[rhythm], _share(len(hit), len(runs)), actions or "none"])
-    page.table(("premature beats", "alarmed within 40 s", "actions"), rows)
+            named = ", ".join(f"`{a}`" for a in sorted({a for r in hit for a in r["actions"]}))
+            told.append([_ECTOPIC[rhythm], _share(len(hit), len(runs)), named or "none"])
+    page.table(("premature beats", "alarmed within 40 s", "actions"), told)
 
 
 _ECTOPIC = {

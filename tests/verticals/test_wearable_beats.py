@@ -143,6 +143,17 @@ def test_motion_raises_no_alarm_and_says_that_nothing_can_be_seen():
         assert found["quality"][-1] < 0.1
 
 
+def test_the_first_second_of_a_movement_is_no_race():
+    """Its spikes look like fast beats before the signal's quality shows that the wearer moves."""
+    push = Injection(kind="motion", start_s=15.0, duration_s=2.0, severity=0.35)
+    recorded = wearer("judge-0", push, seed=424242).block(0, 20 * 250)
+    found = scores(recorded, *np.arange(15.2, 19.0, 0.2))
+    assert found["score"].max() < 0.4
+    still = recorded.copy()
+    still[:, 2] = 1.0  # as if no sensor had seen it
+    assert scores(still, *np.arange(15.2, 19.0, 0.2))["score"].max() > PROFILE.decision.alarm
+
+
 def irregularity(*lengths_s: float) -> float:
     """Of a window whose beats are so far apart, the oldest first."""
     at = np.concatenate([[30.0], 30.0 + np.cumsum(lengths_s) * RATE_HZ])

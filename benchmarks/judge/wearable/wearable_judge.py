@@ -50,11 +50,11 @@ def judge_wearable(root: Path, given: argparse.Namespace) -> None:
         JudgeUnavailableError: The recording or neurokit2 cannot be had here.
     """
     parts: dict[str, Callable[[], Any]] = {
+        "own": lambda: own_part(kept),
         "record": lambda: record_part(_data(root)),
         "onsets": lambda: onset_part(_data(root)),
         "neurokit": lambda: neurokit_part(root),
         "pulses": lambda: pulse_part(_data(root)),
-        "own": lambda: own_part(kept),
         "beats": lambda: beat_part(kept),
     }
     kept: dict[str, Any] = {}

@@ -66,6 +66,9 @@ CLEAR = 0.9
 """Signal quality of windows that show what a healthy rhythm is."""
 FAST, FAST_WIDTH = 100.0, 5.0
 """Beats a minute from which a sudden rise counts."""
+REST_G, REST_WIDTH = 0.025, 0.003
+"""Motion of the window, standard deviation, up to which a sudden rise counts: the first second of a movement
+looks like fast beats, before the signal's quality shows it."""
 PAUSE_INTERVALS, PAUSE_S = 2.3, 1.6
 """A pause is an asystole from so many of the wearer's intervals, and so many seconds, on."""
 OFF_MV, OFF_SHARE, DEAD_MV = 0.5, 0.5, 0.0025
@@ -183,7 +186,8 @@ class RhythmModel:
             return self._column(ops, z, name)
 
         fast = above(ops, self._column(ops, features, "ecg_last_rate"), FAST, FAST_WIDTH)
-        sudden = ops.two("Mul", ops.two("Sub", zero, off("ecg_last_two_intervals")), fast)
+        rest = below(ops, self._column(ops, features, "motion_std"), REST_G, REST_WIDTH)
+        sudden = times(ops, ops.two("Sub", zero, off("ecg_last_two_intervals")), fast, rest)
         found = ops.two("Max", ops.one("Abs", off("ecg_heart_rate")), sudden)
         for name in ("ecg_rr_irregularity", "ecg_pause_ratio"):
             found = ops.two("Max", found, off(name))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.drift import recorded_drifts, simulated_fleets
+from benchmarks.drift import false_rates, recorded_drifts, simulated_fleets
 from benchmarks.drift.retrain_rules import RULES
 from benchmarks.figure_page import replace_figures
 
@@ -24,8 +24,25 @@ def main() -> int:
     parser.add_argument("--fleets", type=int, default=3, help="fleets of each kind")
     parser.add_argument("--first", type=int, default=6000, help="first seed")
     parser.add_argument("--write", type=Path, help="page whose figures to replace")
+    parser.add_argument(
+        "--quarters", type=int, default=10, help="fleets of each kind that live for a quarter"
+    )
+    parser.add_argument(
+        "--journal", type=Path, default=Path("build/quarters.jsonl"), help="where these are kept"
+    )
+    parser.add_argument("--quarters-only", action="store_true", help="fill the journal, and write nothing")
     given = parser.parse_args()
-    lines = [*simulated(range(given.first, given.first + given.fleets)), "", *recorded(given.folder)]
+    seeds = range(given.first, given.first + given.quarters)
+    quarters = false_rates.journalled(given.journal, seeds, lambda text: sys.stderr.write(f"{text}\n"))
+    if given.quarters_only:
+        return 0
+    lines = [
+        *simulated(range(given.first, given.first + given.fleets)),
+        "",
+        *recorded(given.folder),
+        "",
+        *false_rates.table(quarters),
+    ]
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     if given.write is not None:

@@ -19,26 +19,33 @@ from benchmarks.learning.learning_page import (
     write_runs,
 )
 from benchmarks.learning.pump_story import PUMP_CELLS
+from benchmarks.learning.recorded_page import recorded_outcomes, write_recordings
 
 BEGIN = "<!-- figures: make eval -->"
 FLEETS = 8
+RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 
 
 def main() -> int:
     """Measure; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=RECORDINGS, help="holds the recordings")
     parser.add_argument("--fleets", type=int, default=FLEETS, help="of each cell; the seed counts up from 0")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--journal", type=Path, help="where fleets are kept, so that a run can be stopped")
     parser.add_argument("--measured", action="store_true", help="only the fleets that the journal has")
+    parser.add_argument("--fleets-only", action="store_true", help="fill the journal, and write nothing")
     parser.add_argument("--write", type=Path, help="page whose figures to replace; pictures go beside it")
     given = parser.parse_args()
     if given.journal is not None:
         given.journal.parent.mkdir(parents=True, exist_ok=True)
     wanted = list(_wanted(given.fleets, given.only))
     outcomes = journalled(given.journal, wanted, _tell, known_only=given.measured)
+    if given.fleets_only:
+        return 0
     page = FigurePage()
     pictures = _fleets(page, outcomes)
+    write_recordings(page, recorded_outcomes(given.folder, _tell))
     pool = machine_story("nothing", 3, POOL_DEVICES, POOL_WINDOWS)
     traces = {name: traced(pool, arm) for name, arm in ARMS.items()}
     write_generations(page, traces)

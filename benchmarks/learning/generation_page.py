@@ -16,11 +16,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "rows counted alike, gates": {"moved": True, "weighted": False},
     "wear on 80 %, no gate": {"wear": True, "moved": True, "gated": False},
     "wear on 80 %, gates": {"wear": True, "moved": True},
+    "scheduled runs, gates": {},
     "wear on 80 %, gates, scheduled runs": {"wear": True},
 }
 """What is done in each arm; ``moved``: every run may move every feature, as one that a person asks for."""
 _LEFT, _WIDTH, _HEIGHT = 40, 420, 150
-_COLOURS = ("#246", "#b22", "#3a7", "#c80", "#888", "#639", "#057")
+_COLOURS = ("#246", "#b22", "#3a7", "#c80", "#888", "#639", "#000", "#057")
 
 
 def traced(pool: FleetStory, arm: Mapping[str, Any]) -> GenerationTrace:

@@ -17,6 +17,7 @@ from benchmarks.learning.fleet_story import Array, Flags, FleetStory
 from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import judge_false_alarms, judge_learnt, judge_recall
+from model_service.gates.unexplained_shift import Unexplained, judge_unexplained_shift
 from model_service.models.adapt import RegimeRows, adapt
 from model_service.models.mahalanobis import Mahalanobis, logarithms
 from schemas.learning_policy import GatePolicy
@@ -82,21 +83,25 @@ def generations(
         weighted: Rows count by the inverse of their inclusion probability; False: alike.
         gated: Candidates must pass the gates on scores; False: each is accepted.
         wear: Most machines wear, more in each generation.
-        moved: Every feature may move by any amount, as in a run that a person asks for.
+        moved: Every feature may move by any amount, as in a run that a person asks for; else as by the clock,
+            with nothing that explains it.
         count: Number of generations.
     """
     rng = np.random.default_rng(story.seed)
     first = Mahalanobis.of(story.first.manifest)
     model, trace = first, GenerationTrace()
+    so_far = Unexplained.none(story.first.manifest.version, story.profile.feature_names, first)
     healthy_score = story.first.manifest.baselines["score"].mean
     probe = story.features.reshape(-1, story.features.shape[2])
     for generation in range(count):
         severity = LAST_SEVERITY * (generation + 1) / count if wear else 0.0
         sensed, newer = (_windows(story, first, rng, severity) for _ in range(2))
         candidate = _trained(sensed, model, healthy_score, story, rng, weighted=weighted, moved=moved)
-        passes = not gated or _passes(candidate, model, _held(newer, model, story, rng), story)
+        step = so_far if moved else so_far.after(model, candidate, None)
+        kept = not gated or moved or judge_unexplained_shift(so_far, step, story.bank).passed
+        passes = not gated or (kept and _passes(candidate, model, _held(newer, model, story, rng), story))
         trace.accepted.append(passes)
-        model = candidate if passes else model
+        model, so_far = (candidate, step) if passes else (model, so_far)
         _note(trace, story, model, first, probe)
     return trace
 

@@ -107,20 +107,22 @@ def _floors(
     ordered: Sequence[FleetOutcome],
     pooled: Sequence[Array],
 ) -> None:
-    beside = {name: ratio_of(costs(o, "ours"), costs(o, "never")) for name, o in cells.items()}
-    worst = max(beside, key=lambda n: beside[n])
-    all_beside = ratio_of(costs(ordered, "ours"), costs(ordered, "never"))
+    beside = {name: compared(costs(o, "ours"), costs(o, "never")) for name, o in cells.items()}
+    worst = max(beside, key=lambda n: beside[n].ratio)
+    all_beside = compared(costs(ordered, "ours"), costs(ordered, "never"))
     page.say(
-        f"*Never worse than never*: {_kept(beside[worst] <= 1 + TOLERANCE)} in the means; the worst is "
-        f"{worst!r} at {beside[worst]:.3f}, the pooled one {all_beside:.3f}."
+        f"*Never worse than never*: {_kept(beside[worst].ratio <= 1 + TOLERANCE)} in the means; the worst is "
+        f"{worst!r} at {beside[worst].text}, the pooled one {all_beside.text}."
     )
-    equal = {name: ratio_of(costs(o, "ours"), calendars[name]) for name, o in cells.items()}
-    worst = max(equal, key=lambda n: equal[n])
-    whole = ratio_of(costs(ordered, "ours"), pooled)
-    missed = [f"{n!r} ({equal[n]:.3f})" for n in equal if equal[n] > WORSE_ALLOWED]
+    equal = {name: compared(costs(o, "ours"), calendars[name]) for name, o in cells.items()}
+    worst = max(equal, key=lambda n: equal[n].ratio)
+    whole = compared(costs(ordered, "ours"), pooled)
+    missed = [f"{n!r} ({c.text})" for n, c in equal.items() if c.ratio > WORSE_ALLOWED]
+    shown = [f"{n!r}" for n, c in equal.items() if c.high <= WORSE_ALLOWED]
     page.say(
-        f"*At equal retrains at most 2 % worse than the best calendar*: {_kept(not missed)}; the worst is "
-        f"{worst!r} at {equal[worst]:.3f}. *Better pooled*: {_kept(whole < 1)}, at {whole:.3f}."
+        f"*At equal retrains at most 2 % worse than the best calendar*: {_kept(not missed)} in the means; the "
+        f"worst is {worst!r} at {equal[worst].text}. The whole interval keeps it on {len(shown)} of "
+        f"{len(equal)}. *Better pooled*: {_kept(whole.ratio < 1)} in the mean, at {whole.text}."
         + (f" Missed by: {', '.join(missed)}." if missed else "")
     )
 

@@ -262,7 +262,7 @@ class SimulatedLoop:
         inputs = GateInputs(
             unhurried(story.profile), made, before, training_set.rows, tuple(moved), expected,
             dict.fromkeys(story.devices, story.cohort), story.bank,
-            proven=proof.proven, announced=proof.announced,
+            proven=proof.proven, announced=proof.announced, shown=proof.shown,
         )  # fmt: skip
         verdicts = self._gates(inputs)
         why = refusal(verdicts)

@@ -32,10 +32,12 @@ class DriftProof(NamedTuple):
     Attributes:
         proven: The champion's normal is over.
         announced: Channels of the announced change that it is.
+        shown: The devices show a new normal, so that what moved with it is explained.
     """
 
     proven: bool = False
     announced: frozenset[str] = frozenset()
+    shown: bool = False
 
 
 def proof_of(
@@ -50,7 +52,7 @@ def proof_of(
     by_name = announced is not None and cause.announced == announced.change_id
     known = cause.kind is DriftKind.SENSOR_RECALIBRATION or by_name
     channels = announced.channels if announced is not None and by_name else frozenset()
-    return DriftProof(before and cause.retrain and known, channels)
+    return DriftProof(before and cause.retrain and known, channels, cause.retrain)
 
 
 def read_proof(

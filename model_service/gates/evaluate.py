@@ -15,11 +15,13 @@ from model_service.gates.parity import judge_golden, judge_parity
 from model_service.gates.quality import judge_quality
 from model_service.gates.recall import judge_false_alarms, judge_learnt, judge_recall
 from model_service.gates.score_gates import judge_masked_channels, judge_score_range
+from model_service.gates.unexplained_shift import Unexplained, judge_unexplained_shift
 from model_service.gates.verdict import GateVerdict, not_shown
+from model_service.models.adapt import AdaptableModel
 from model_service.models.bundle_files import BundleFiles
-from model_service.models.candidate import build_candidate
+from model_service.models.candidate import build_candidate, moved_features
 from model_service.models.classifier import train_classifier
-from model_service.models.fault_bank import GENERIC
+from model_service.models.fault_bank import GENERIC, FaultBank
 from model_service.models.golden import Feed, golden_feeds
 from model_service.models.learnt_model import ScoresRows, with_outputs
 from model_service.models.runtime import OrtGraph
@@ -139,7 +141,21 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     if inputs.bank is not None and known and reference is not None:
         announced = [i for i, s in enumerate(inputs.profile.feature_specs()) if s.channel in inputs.announced]
         verdicts.append(judge_learnt(paired, inputs.bank, reference, *bounds, announced))
+    if reference is not None:
+        verdicts.append(_judge_step(inputs, reference, inputs.bank if known else None))
     return tuple(verdicts)
+
+
+def _judge_step(inputs: GateInputs, champion: AdaptableModel, bank: FaultBank | None) -> GateVerdict:
+    """The gate on where the healthy reference has gone since the family's first model."""
+    old = inputs.champion.manifest
+    before = inputs.so_far or Unexplained.none(old.version, old.features, champion)
+    if inputs.asked_by:
+        return judge_unexplained_shift(before, before, bank, f"{inputs.asked_by} asked for it")
+    moved = moved_features(inputs.profile, inputs.moved) if inputs.shown else None
+    after = before.after(champion, detector_of(inputs.candidate.manifest), moved)
+    why = "the devices show a new normal" if inputs.shown else ""
+    return judge_unexplained_shift(before, after, bank, why)
 
 
 def _rebuild(inputs: GateInputs) -> tuple[GateVerdict, ScoresRows | None]:

@@ -17,6 +17,8 @@ from model_service.detectors.bank_store import bank_of, choosing_bank, known_ban
 from model_service.detectors.import_store import stored_import
 from model_service.detectors.imported_bundle import ImportedModel
 from model_service.gates.drift_proof import read_proof
+from model_service.gates.reference_history import unexplained_of
+from model_service.gates.unexplained_shift import Unexplained
 from model_service.gates.verdict_store import PendingCandidate
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.fault_bank import FaultBank, shipped_bank
@@ -50,6 +52,9 @@ class GateInputs:
         imported: The file that it was made of, and windows to judge it on; None: it was trained.
         proven: The drift behind it shows by itself that the champion's normal is over (``drift_proof``).
         announced: Channels whose change a person announced, and that moved so.
+        shown: The drift behind it is a new normal by what the devices show (``drift_proof``).
+        asked_by: Who asked for its run, or decided on its drift; empty: no person did.
+        so_far: What nothing explains of the champion's reference; None: the champion is a first model.
     """
 
     profile: Profile
@@ -66,6 +71,9 @@ class GateInputs:
     imported: ImportedModel | None = None
     proven: bool = False
     announced: frozenset[str] = frozenset()
+    shown: bool = False
+    asked_by: str = ""
+    so_far: Unexplained | None = None
 
 
 def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCandidate) -> GateInputs:
@@ -80,13 +88,15 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
     candidate = read_artifact(settings.artifacts, pending.sha256)
     if candidate.manifest.version != pending.version:
         raise BundleError(f"the artifact of {pending.version} holds {candidate.manifest.version}")
-    with registry.reading() as connection:
-        champion = bundle_of_version(connection, settings.artifacts, pending.family, pending.champion)
-        in_force = champion_version(connection, pending.family)
     lake = Lake(settings.lake_root)
     profile = current_profiles(lake).get(pending.profile)
     if profile is None:
         raise DatasetError(f"this lake has no profile '{pending.profile}'")
+    with registry.reading() as connection:
+        champion = bundle_of_version(connection, settings.artifacts, pending.family, pending.champion)
+        in_force = champion_version(connection, pending.family)
+        learnt = bool(champion.manifest.parameters)
+        so_far = unexplained_of(connection, profile, champion.manifest) if learnt else None
     if not pending.pin or pending.plan is None:
         raise DatasetError(f"run {pending.run_id} has no pinned cut or no selection of rows on record")
     selection = selection_of(profile, pending.plan.selection)
@@ -117,6 +127,9 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         imported=_imported(settings, profile, pending.plan.imported),
         proven=proof.proven,
         announced=proof.announced,
+        shown=proof.shown,
+        asked_by=pending.asked_by,
+        so_far=so_far,
     )
 
 

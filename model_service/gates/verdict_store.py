@@ -24,6 +24,7 @@ class PendingCandidate:
     Attributes:
         sha256: Of the artifact.
         plan: What the run trained on; None: it has no plan on record.
+        asked_by: Who asked for the run, or decided on its drift; empty: no person did.
     """
 
     version: str
@@ -35,6 +36,7 @@ class PendingCandidate:
     cut: int | None
     pin: str | None
     plan: TrainingPlan | None
+    asked_by: str = ""
 
 
 def pending_candidates(connection: Connection) -> list[PendingCandidate]:
@@ -53,6 +55,7 @@ def pending_candidates(connection: Connection) -> list[PendingCandidate]:
             cut=run.cut,
             pin=run.pin,
             plan=run.plan,
+            asked_by=run.requested_by if run.by_person else "",
         )
         for candidate, run in made
         if run is not None

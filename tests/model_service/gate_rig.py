@@ -161,7 +161,7 @@ class GateRig:
             "run_id": LINEAGE.run_id, "family": "machine", "profile": "machine", "state": "trained",
             "reason": "drift", "kind": "anomaly", "verdicts": [], "cause": cause, "seed": 1,
             "cut": CutStore(machine_lake(self.settings.lake_root)).resolve(PIN).id, "pin": PIN,
-            "version": manifest.version, "detail": "", "requested_by": "trainer", "created_at": now,
+            "version": manifest.version, "detail": "", "requested_by": "alex", "created_at": now,
             "updated_at": now,
         }  # fmt: skip
         candidate = {

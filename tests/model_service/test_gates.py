@@ -46,6 +46,7 @@ from tests.model_service.regimes import (
 ALL = {
     "operators", "size", "fit", "lineage", "memory", "latency", "score_range", "rebuild", "parity", "golden",
     "quality", "masked_channels", "recall", "false_alarms", "fault_learnt",
+    "unexplained_shift",
 }  # fmt: skip
 
 

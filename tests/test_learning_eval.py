@@ -17,6 +17,7 @@ from benchmarks.learning.simulated_loop import ModelInForce, SimulatedLoop
 from edge_producer.decider import LocalDecision
 from edge_producer.filter import RowFilter
 from edge_producer.sensed_rows import Row
+from model_service.gates.unexplained_shift import MOST_SHIFT
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,15 @@ def test_without_inclusion_probabilities_generations_go_deaf_and_with_them_they_
     assert np.mean(fair.recall[5:]) > np.mean(alike.recall[5:]) + 0.02
     assert alike.recall[-1] < alike.recall[0] - 0.02
     assert fair.recall[-1] > fair.recall[0] - 0.03
+
+
+def test_scheduled_runs_never_take_the_baseline_along_wear_for_fifty_generations(pool):
+    crept = generations(pool, wear=True, bounded=False)
+    kept = generations(pool, wear=True)
+    assert len(kept.learnt) == 50
+    assert max(crept.learnt) > 4 * MOST_SHIFT
+    assert max(kept.learnt) <= MOST_SHIFT
+    assert min(kept.recall) > kept.recall[0] - 0.03 > crept.recall[-1]
 
 
 def test_gates_keep_growing_wear_out_of_the_accepted_baseline(pool):

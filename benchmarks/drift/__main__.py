@@ -24,24 +24,22 @@ def main() -> int:
     parser.add_argument("--fleets", type=int, default=3, help="fleets of each kind")
     parser.add_argument("--first", type=int, default=6000, help="first seed")
     parser.add_argument("--write", type=Path, help="page whose figures to replace")
+    parser.add_argument("--months", type=int, default=5, help="fleets of each kind that live for a month")
     parser.add_argument(
-        "--quarters", type=int, default=10, help="fleets of each kind that live for a quarter"
+        "--journal", type=Path, default=Path("build/months.jsonl"), help="where these are kept"
     )
-    parser.add_argument(
-        "--journal", type=Path, default=Path("build/quarters.jsonl"), help="where these are kept"
-    )
-    parser.add_argument("--quarters-only", action="store_true", help="fill the journal, and write nothing")
+    parser.add_argument("--months-only", action="store_true", help="fill the journal, and write nothing")
     given = parser.parse_args()
-    seeds = range(given.first, given.first + given.quarters)
-    quarters = false_rates.journalled(given.journal, seeds, lambda text: sys.stderr.write(f"{text}\n"))
-    if given.quarters_only:
+    seeds = range(given.first, given.first + given.months)
+    months = false_rates.journalled(given.journal, seeds, _tell)
+    if given.months_only:
         return 0
     lines = [
         *simulated(range(given.first, given.first + given.fleets)),
         "",
         *recorded(given.folder),
         "",
-        *false_rates.table(quarters),
+        *false_rates.table(months),
     ]
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
@@ -92,6 +90,10 @@ def recorded(folder: Path) -> list[str]:
             cells.append(f"{found.met} of {len(recording.known)}{late}; {found.others}; {found.retrains}")
         rows.append(f"| {recording.name} | {' | '.join(cells)} |")
     return [*_heads("recording"), *rows]
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _heads(first: str) -> Sequence[str]:

@@ -10,7 +10,14 @@ from pathlib import Path
 from benchmarks.figure_page import FigurePage, replace_figures
 from benchmarks.learning.fleet_outcome import FleetOutcome, journalled
 from benchmarks.learning.fleet_story import CELLS, machine_story
-from benchmarks.learning.generation_page import ARMS, generation_picture, traced, write_generations
+from benchmarks.learning.generation_page import (
+    ARMS,
+    generation_picture,
+    scheduled,
+    traced,
+    write_generations,
+    write_scheduled,
+)
 from benchmarks.learning.generations import POOL_DEVICES, POOL_WINDOWS
 from benchmarks.learning.learning_page import (
     cost_picture,
@@ -23,6 +30,8 @@ from benchmarks.learning.recorded_page import recorded_outcomes, write_recording
 
 BEGIN = "<!-- figures: make eval -->"
 FLEETS = 8
+POOLS = range(3, 13)
+"""Seeds of the fleets whose scheduled runs are followed."""
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -49,6 +58,7 @@ def main() -> int:
     pool = machine_story("nothing", 3, POOL_DEVICES, POOL_WINDOWS)
     traces = {name: traced(pool, arm) for name, arm in ARMS.items()}
     write_generations(page, traces)
+    write_scheduled(page, [scheduled(machine_story("nothing", s, POOL_DEVICES, POOL_WINDOWS)) for s in POOLS])
     pictures["learning-generations.svg"] = generation_picture(traces)
     text = "\n".join(page.lines).strip() + "\n"
     sys.stdout.write(text)

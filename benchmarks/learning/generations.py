@@ -74,6 +74,7 @@ def generations(
     gated: bool = True,
     wear: bool = False,
     moved: bool = False,
+    bounded: bool = True,
     count: int = GENERATIONS,
 ) -> GenerationTrace:
     """The trace of a fleet.
@@ -85,6 +86,7 @@ def generations(
         wear: Most machines wear, more in each generation.
         moved: Every feature may move by any amount, as in a run that a person asks for; else as by the clock,
             with nothing that explains it.
+        bounded: What nothing explains is added up and refused beyond its bound, as by the gate.
         count: Number of generations.
     """
     rng = np.random.default_rng(story.seed)
@@ -98,7 +100,7 @@ def generations(
         sensed, newer = (_windows(story, first, rng, severity) for _ in range(2))
         candidate = _trained(sensed, model, healthy_score, story, rng, weighted=weighted, moved=moved)
         step = so_far if moved else so_far.after(model, candidate, None)
-        kept = not gated or moved or judge_unexplained_shift(so_far, step, story.bank).passed
+        kept = not (gated and bounded) or moved or judge_unexplained_shift(so_far, step, story.bank).passed
         passes = not gated or (kept and _passes(candidate, model, _held(newer, model, story, rng), story))
         trace.accepted.append(passes)
         model, so_far = (candidate, step) if passes else (model, so_far)

@@ -120,8 +120,8 @@ def _floors(
     missed = [f"{n!r} ({c.text})" for n, c in equal.items() if c.ratio > WORSE_ALLOWED]
     shown = [f"{n!r}" for n, c in equal.items() if c.high <= WORSE_ALLOWED]
     page.say(
-        f"*At equal retrains at most 2 % worse than the best calendar*: {_kept(not missed)} in the means; the "
-        f"worst is {worst!r} at {equal[worst].text}. The whole interval keeps it on {len(shown)} of "
+        f"*At equal retrains at most 2 % worse than the best calendar*: {_kept(not missed)} in the means; "
+        f"the worst is {worst!r} at {equal[worst].text}. The whole interval keeps it on {len(shown)} of "
         f"{len(equal)}. *Better pooled*: {_kept(whole.ratio < 1)} in the mean, at {whole.text}."
         + (f" Missed by: {', '.join(missed)}." if missed else "")
     )

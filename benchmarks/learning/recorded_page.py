@@ -144,8 +144,16 @@ def _floors(page: FigurePage, outcomes: Sequence[RecordedOutcome]) -> None:
             + "."
         )
     for name in ("always", "adwin"):
-        lost = [f"{_where(o)} ({o.beside[name][0].text})" for o in outcomes if o.beside[name][0].low > 1]
-        won = [f"{_where(o)} ({o.beside[name][0].text})" for o in outcomes if o.beside[name][0].high < 1]
+        lost = [
+            f"{_where(o)} ({o.beside[name][0].text})"
+            for o in outcomes
+            if o.beside[name][0].low > 1 + TOLERANCE
+        ]
+        won = [
+            f"{_where(o)} ({o.beside[name][0].text})"
+            for o in outcomes
+            if o.beside[name][0].high < 1 - TOLERANCE
+        ]
         page.say(
             f"Beside *{name}* the loop is clearly worse on {', '.join(lost) or 'none'}; clearly better on "
             f"{', '.join(won) or 'none'}."

@@ -8,6 +8,7 @@ what is known when is worked out by the recording's own clock.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,8 +41,20 @@ RECORDINGS = (TEMPERATURE, OCCUPANCY, JOINTS, TRAFFIC)
 NAB_FILES = {"machine_temperature_system_failure": TEMPERATURE, "occupancy_6005": OCCUPANCY}
 JOINT_CHANNELS = ("current", "temperature", "speed")
 JOINT_SCALE = 7.3 / 24 / 78.8
-"""The cobot's 7.3 hours beside the machine's 78.8 days: a label's delay of a day is as long a part of each."""
+"""The cobot's 7.3 hours beside the machine's 78.8 days: a day's delay is an equal part of each."""
 TRAFFIC_HISTORY = 2000
+MINUTES = {"period_s": "60", "window_s": "60", "lateness_s": "5"}
+QUICK_SPANS = """
+[training]
+min_effective_rows = 40.0
+max_wait_s = 600.0
+cooldown_s = 60.0
+
+[rollout]
+trial_windows = 5
+watch_windows = 6
+soak_s = 15.0
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,10 +155,11 @@ def recorded_story(table: RecordedTable) -> RecordedStory:
         _write(whole, table, len(table.us))
         many = len(table.values) > 1
         made = draft(early, "recorded", ReadingWishes(device_column=DEVICE) if many else ReadingWishes())
+        text = made.text if table.scale == 1 else _in_minutes(made.text)
         given = folder / "recorded.toml"
-        given.write_text(made.text, encoding="utf-8")
+        given.write_text(text, encoding="utf-8")
         history = ReplayRequest((early,), str(given)).read()
-        found = fit_files(history, made.text, FitWishes("recorded", None, (), 1.0, "UTC"), lambda _: None)
+        found = fit_files(history, text, FitWishes("recorded", None, (), 1.0, "UTC"), lambda _: None)
         devices = recorded_windows(ReplayRequest((whole,), str(given)).read(), (), ()).devices
     profile, fitted = found.profile, found.fitted
     ends = sorted(set.intersection(*(set(d.end_us.tolist()) for d in devices)))
@@ -166,6 +180,13 @@ def recorded_story(table: RecordedTable) -> RecordedStory:
         (),
     )
     return RecordedStory(story, ends_us, table.scale * DAY_US, table.labelled, fitted.choice.kind.name)
+
+
+def _in_minutes(text: str) -> str:
+    """A drafted profile with the spans of a fleet that lives for minutes, as the simulated pumps are."""
+    for key, value in MINUTES.items():
+        text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+    return text + QUICK_SPANS
 
 
 def _faulty(table: RecordedTable, ends_us: NDArray[np.int64], samples: int) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ import numpy as np
 from river.drift import ADWIN
 
 from benchmarks.learning.fleet_story import START, Array
+from benchmarks.learning.memory_lake import MemoryLake
 from benchmarks.learning.plain_policies import PHASES
 from benchmarks.learning.prequential_cost import window_sums
 from benchmarks.learning.recorded_story import RecordedStory
@@ -55,6 +56,11 @@ class LabelledLoop(SimulatedLoop):
     def __init__(self, recorded: RecordedStory, delay_days: float) -> None:
         super().__init__(recorded.story)
         self._recorded, self._delay, self._labelled_to = recorded, delay_days, 0
+
+    @property
+    def lake(self) -> MemoryLake:
+        """What has landed."""
+        return self._lake
 
     def _work(self, now: datetime) -> None:
         end = self._period[1]
@@ -120,7 +126,7 @@ def adwin_run(recorded: RecordedStory, delay_days: float) -> PolicyRun:
             since, scores = window, _scores(recorded, model, window)
         watch.update(float(scores[window - since]))
         if watch.drift_detected and window >= busy_until:
-            model = _adapted(recorded, model, window + 1, delay_days)
+            model = adapted(recorded, model, window + 1, delay_days)
             busy_until = window + 1 + story.rollout_windows
             models.append(ModelInForce(busy_until, f"adwin-{window}", model.score))
     return _run(recorded, [m for m in models if m.first < story.windows])
@@ -135,14 +141,12 @@ def _scores(recorded: RecordedStory, model: AdaptableModel, first: int) -> Array
 def _retrained(recorded: RecordedStory, times: Sequence[int], delay_days: float) -> PolicyRun:
     story, model, models = recorded.story, _model(recorded), [_first(recorded)]
     for window in times:
-        model = _adapted(recorded, model, window, delay_days)
+        model = adapted(recorded, model, window, delay_days)
         models.append(ModelInForce(window + story.rollout_windows, f"at-{window}", model.score))
     return _run(recorded, [m for m in models if m.first < story.windows])
 
 
-def _adapted(
-    recorded: RecordedStory, model: AdaptableModel, window: int, delay_days: float
-) -> AdaptableModel:
+def adapted(recorded: RecordedStory, model: AdaptableModel, window: int, delay_days: float) -> AdaptableModel:
     """The model adapted on rows sampled of the newest week, without those known to be faulty."""
     story, ends = recorded.story, recorded.ends_us
     if window < LEAST:

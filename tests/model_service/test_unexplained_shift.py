@@ -96,8 +96,8 @@ def test_a_model_that_went_far_under_an_older_release_may_only_come_nearer():
         assert judge_unexplained_shift(far, after, BANK).passed is passes
 
 
-def test_the_gate_refuses_a_run_by_the_clock_and_lets_a_drift_or_a_person_explain_it():
-    """The same candidate: temperature eight degrees up on all machines."""
+def test_the_gate_refuses_a_run_by_the_clock_and_lets_a_person_explain_it():
+    """The same candidate: temperature eight degrees up on all machines. A drift explains it in test_gates."""
     taken = rows(warmer())
 
     def verdict(**facts):
@@ -105,7 +105,6 @@ def test_the_gate_refuses_a_run_by_the_clock_and_lets_a_drift_or_a_person_explai
         return next(v for v in evaluate(inputs) if v.gate == "unexplained_shift")
 
     assert not verdict(shown=False).passed
-    assert verdict(shown=True).passed
     asked = verdict(shown=False, asked_by="alex")
     assert asked.passed
     assert "alex asked for it" in asked.text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.drift import false_rates, recorded_drifts, simulated_fleets
+from benchmarks.drift import recorded_drifts, simulated_fleets
 from benchmarks.drift.retrain_rules import RULES
 from benchmarks.figure_page import replace_figures
 
@@ -24,23 +24,8 @@ def main() -> int:
     parser.add_argument("--fleets", type=int, default=3, help="fleets of each kind")
     parser.add_argument("--first", type=int, default=6000, help="first seed")
     parser.add_argument("--write", type=Path, help="page whose figures to replace")
-    parser.add_argument("--months", type=int, default=5, help="fleets of each kind that live for a month")
-    parser.add_argument(
-        "--journal", type=Path, default=Path("build/months.jsonl"), help="where these are kept"
-    )
-    parser.add_argument("--months-only", action="store_true", help="fill the journal, and write nothing")
     given = parser.parse_args()
-    seeds = range(given.first, given.first + given.months)
-    months = false_rates.journalled(given.journal, seeds, _tell)
-    if given.months_only:
-        return 0
-    lines = [
-        *simulated(range(given.first, given.first + given.fleets)),
-        "",
-        *recorded(given.folder),
-        "",
-        *false_rates.table(months),
-    ]
+    lines = [*simulated(range(given.first, given.first + given.fleets)), "", *recorded(given.folder)]
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     if given.write is not None:
@@ -90,10 +75,6 @@ def recorded(folder: Path) -> list[str]:
             cells.append(f"{found.met} of {len(recording.known)}{late}; {found.others}; {found.retrains}")
         rows.append(f"| {recording.name} | {' | '.join(cells)} |")
     return [*_heads("recording"), *rows]
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 def _heads(first: str) -> Sequence[str]:

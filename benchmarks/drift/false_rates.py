@@ -1,13 +1,16 @@
-"""The drift watch alone over months of rows that resemble each other: its false verdicts, with bounds.
+"""The drift watch alone, on more fleets whose rows resemble each other: its false verdicts, with bounds.
 
 A fleet's false discovery proportion is at most 1, and 0 without a false verdict. So the share of fleets with
 one bounds the mean, the false discovery rate, from above; Clopper and Pearson bound that share.
+``python -m benchmarks.drift.false_rates --write docs/drift.md``; a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +18,39 @@ from typing import NamedTuple
 from benchmarks.drift import simulated_fleets
 from benchmarks.drift.retrain_rules import ours
 from benchmarks.drift.simulated_fleets import CASES, COHORTS, FEATURES, FleetCase
+from benchmarks.figure_page import replace_figures
 from benchmarks.learning.paired_bootstrap import least_share
 
-MONTH = 30 * 24
-"""Windows of an hour in a month. The rate is stated for a quarter, which takes nine times as long."""
+BEGIN = "<!-- figures: python -m benchmarks.drift.false_rates -->"
+FIRST_SEED = 7000
+"""No other figure, and no test, uses seeds from here on."""
 _MODULES = ("false_rates", "retrain_rules", "simulated_fleets")
 KINDS = tuple(case for case in CASES if case.memory)
 
 
-class MonthOutcome(NamedTuple):
-    """One fleet's month.
+def main() -> int:
+    """Measure; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fleets", type=int, default=10, help="fleets of each kind")
+    parser.add_argument(
+        "--journal", type=Path, default=Path("build/watched.jsonl"), help="where they are kept"
+    )
+    parser.add_argument("--write", type=Path, help="page whose figures to replace")
+    given = parser.parse_args()
+    seeds = range(FIRST_SEED, FIRST_SEED + given.fleets)
+    text = "\n".join(table(journalled(given.journal, seeds, _tell))) + "\n"
+    sys.stdout.write(text)
+    if given.write is not None:
+        replace_figures(given.write, BEGIN, text)
+    return 0
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+class WatchOutcome(NamedTuple):
+    """One fleet.
 
     Attributes:
         false_share: Share of its verdicts that are false; 0 without any.
@@ -40,38 +66,38 @@ class MonthOutcome(NamedTuple):
     found: int
 
 
-def month(case: FleetCase, seed: int) -> MonthOutcome:
-    """A fleet that lives for a month under the drift watch."""
-    fleet = simulated_fleets.fleet(case, seed, MONTH)
+def watched(case: FleetCase, seed: int) -> WatchOutcome:
+    """A fleet under the drift watch."""
+    fleet = simulated_fleets.fleet(case, seed)
     found = simulated_fleets.score(case, ours(fleet, simulated_fleets.profile()))
-    return MonthOutcome(case.name, seed, found.alarms, found.false_share, found.false_retrains, found.found)
+    return WatchOutcome(case.name, seed, found.alarms, found.false_share, found.false_retrains, found.found)
 
 
-def journalled(journal: Path, seeds: Iterable[int], told: Callable[[str], None]) -> list[MonthOutcome]:
+def journalled(journal: Path, seeds: Iterable[int], told: Callable[[str], None]) -> list[WatchOutcome]:
     """Outcomes of each kind of fleet, those of the journal read and the others made and added to it."""
     code, known = _code(), {}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
         raw = json.loads(line)
         if raw.pop("code") == code:
-            known[raw["case"], raw["seed"]] = MonthOutcome(**raw)
+            known[raw["case"], raw["seed"]] = WatchOutcome(**raw)
     wanted = [(case, seed) for seed in seeds for case in KINDS]
     for case, seed in wanted:
         if (case.name, seed) in known:
             continue
-        told(f"a month: {case.name} #{seed}")
-        known[case.name, seed] = month(case, seed)
+        told(f"watched: {case.name} #{seed}")
+        known[case.name, seed] = watched(case, seed)
         journal.parent.mkdir(parents=True, exist_ok=True)
         with journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(known[case.name, seed]._asdict() | {"code": code}) + "\n")
     return [known[case.name, seed] for case, seed in wanted]
 
 
-def table(outcomes: list[MonthOutcome]) -> list[str]:
+def table(outcomes: list[WatchOutcome]) -> list[str]:
     """The table, and all kinds together."""
     if not outcomes:
         return []
     heads = [
-        "fleet, a month",
+        "fleet",
         "fleets",
         "verdicts",
         "with a false one",
@@ -88,7 +114,7 @@ def table(outcomes: list[MonthOutcome]) -> list[str]:
     return [f"| {' | '.join(r)} |" for r in (heads, ["---"] * len(heads), *rows, whole)]
 
 
-def _row(case: FleetCase, found: list[MonthOutcome]) -> list[str]:
+def _row(case: FleetCase, found: list[WatchOutcome]) -> list[str]:
     false, series = sum(o.false_share > 0 for o in found), case.drifting * FEATURES * len(found)
     return [
         case.name,
@@ -106,7 +132,7 @@ def most_share(successes: int, trials: int) -> float:
     return 1 - least_share(trials - successes, trials)
 
 
-def _mean_share(found: list[MonthOutcome]) -> float:
+def _mean_share(found: list[WatchOutcome]) -> float:
     return sum(o.false_share for o in found) / len(found)
 
 
@@ -117,3 +143,7 @@ def _code() -> str:
     for path in [*sorted((root / "stream_processors" / "drift").glob("*.py")), *own]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -60,28 +60,27 @@ def profile() -> Profile:
     )
 
 
-def fleet(case: FleetCase, seed: int, length: int = WINDOWS) -> list[Windows]:
-    """A seeded fleet, so many windows long."""
+def fleet(case: FleetCase, seed: int) -> list[Windows]:
+    """A seeded fleet."""
     rng = np.random.default_rng([seed, round(1000 * case.memory), round(100 * case.common), case.drifting])
-    rows_each = length * ROWS
-    own = _wandering(rng, case.memory, (COHORTS, FEATURES, DEVICES), rows_each)
-    shared = _wandering(rng, case.memory, (COHORTS, FEATURES, 1), rows_each)
+    own = _wandering(rng, case.memory, (COHORTS, FEATURES, DEVICES))
+    shared = _wandering(rng, case.memory, (COHORTS, FEATURES, 1))
     rows = np.sqrt(1 - case.common) * own + np.sqrt(case.common) * shared
-    minutes = np.arange(rows_each)
+    minutes = np.arange(WINDOWS * ROWS)
     rows += case.season * np.sin(
         2 * np.pi * minutes / 1440 + rng.uniform(0, 2 * np.pi, (COHORTS, FEATURES, 1, 1))
     )
     rows[: case.drifting] += case.size * (minutes >= ONSET * ROWS)
     rows += rng.normal(20, 1, (COHORTS, FEATURES, DEVICES, 1))
-    windows = rows.reshape(COHORTS, FEATURES, DEVICES, length, ROWS)
+    windows = rows.reshape(COHORTS, FEATURES, DEVICES, WINDOWS, ROWS)
     return [
-        [{f"c{f}_last": cohort[f, :, w] for f in range(FEATURES)} for w in range(length)]
+        [{f"c{f}_last": cohort[f, :, w] for f in range(FEATURES)} for w in range(WINDOWS)]
         for cohort in windows
     ]
 
 
-def _wandering(rng: np.random.Generator, memory: float, shape: tuple[int, ...], rows: int) -> np.ndarray:
-    noise = rng.standard_normal((*shape, rows))
+def _wandering(rng: np.random.Generator, memory: float, shape: tuple[int, ...]) -> np.ndarray:
+    noise = rng.standard_normal((*shape, WINDOWS * ROWS))
     noise[..., 1:] *= np.sqrt(1 - memory**2)
     return np.asarray(lfilter([1.0], [1.0, -memory], noise, axis=-1))
 

@@ -23,7 +23,7 @@ from benchmarks.learning.paired_bootstrap import least_share
 
 BEGIN = "<!-- figures: python -m benchmarks.drift.false_rates -->"
 FIRST_SEED = 7000
-"""No other figure, and no test, uses seeds from here on."""
+"""Other seeds than those of the table beside other rules."""
 _MODULES = ("false_rates", "retrain_rules", "simulated_fleets")
 KINDS = tuple(case for case in CASES if case.memory)
 

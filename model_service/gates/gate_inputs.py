@@ -95,8 +95,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
     with registry.reading() as connection:
         champion = bundle_of_version(connection, settings.artifacts, pending.family, pending.champion)
         in_force = champion_version(connection, pending.family)
-        learnt = bool(champion.manifest.parameters)
-        so_far = unexplained_of(connection, profile, champion.manifest) if learnt else None
+        so_far = unexplained_of(connection, profile, champion.manifest)
     if not pending.pin or pending.plan is None:
         raise DatasetError(f"run {pending.run_id} has no pinned cut or no selection of rows on record")
     selection = selection_of(profile, pending.plan.selection)

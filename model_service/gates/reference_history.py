@@ -18,16 +18,20 @@ from schemas.model_version import ModelVersion
 from schemas.profile import Profile
 
 
-def unexplained_of(connection: Connection, profile: Profile, champion: Manifest) -> Unexplained:
-    """What no drift and no person explains of the champion's healthy reference.
+def unexplained_of(connection: Connection, profile: Profile, champion: Manifest) -> Unexplained | None:
+    """What no drift and no person explains of the champion's healthy reference; None: it states none.
+
+    Nor is there one of other features than the profile has by now: such a champion fits no candidate.
 
     A run that the registry does not hold explains nothing.
 
     Args:
         connection: Reads the registry.
         profile: Of the family's devices.
-        champion: It has parameters of an anomaly model.
+        champion: Model in force.
     """
+    if not champion.parameters or champion.features != profile.feature_names:
+        return None
     chain, runs = [champion], _runs(connection, [champion])
     while (before := _predecessor(connection, chain[-1], runs)) is not None:
         chain.append(before)

@@ -142,6 +142,13 @@ def test_a_run_that_is_not_on_record_explains_nothing(registry):
     assert found.centre == pytest.approx(along("current_mean", 0.2), abs=1e-5)
 
 
+def test_a_champion_of_other_features_than_the_profile_has_now_has_no_history(registry):
+    other = stored(registry, moved(OLD, along("current_mean", 0.1)), CHAMPION, 1, TRAINER, None).manifest
+    other = other.model_copy(update={"features": MACHINE.feature_names[:-1]})
+    with registry.reading() as connection:
+        assert unexplained_of(connection, MACHINE, other) is None
+
+
 def bundle_of(model, before, major):
     lineage = LINEAGE.model_copy(update={"run_id": f"run-{major}", "champion": before.manifest.version})
     manifest = before.manifest.model_copy(

@@ -25,7 +25,7 @@ faults: setup ## Break a running system RUNS times (default 12), and tally what 
 mutants: setup ## Do the tests notice small changes of deciding code? SEED=7 SAMPLE=6 (or all)
 	@JOBS=$${JOBS:-2} $(BIN)/python -m tests.mutants $(MODULES)
 
-# RECORDINGS: a folder with nab/, skab/ and ur3_cobotops/; what is not there is said to be not measured.
+# RECORDINGS: a folder with nab/, skab/, ur3_cobotops/ and i94_traffic/; what is not there is said to be not measured.
 # FLEETS of each cell; a run that was stopped goes on where it was (build/learning.jsonl).
 eval: setup ## How well `model fit` detects, and whether retraining helps; writes docs/detection.md and docs/learning.md
 	@$(BIN)/python -m benchmarks.detection $(RECORDINGS) --write docs/detection.md

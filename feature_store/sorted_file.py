@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from feature_store import parquet
 from feature_store.data_file import Origin, is_sorted, sorted_file_name
-from feature_store.sorted_runs import in_groups, in_order, merged, order_of, with_dictionaries
+from feature_store.sorted_runs import in_groups, in_order, merged, order_of
 from schemas.durable import DISK, temporary
 from schemas.errors import DamagedLakeError
+from schemas.text_dictionaries import with_dictionaries
 
 GROUP_ROWS = 64 * 1024
 """Rows of a row group: what a reader of one device reads at least."""

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.text_dictionaries import TEXTS, in_one_piece
+
 _WHO = ("device_id", "cohort")
 _WHEN = ("event_time", "period_start", "window_start", "known_at")
-_TEXT = pa.dictionary(pa.int32(), pa.string())
 _LATEST = np.iinfo(np.int64).max
 
 _Key = tuple[bool, str, int]
@@ -34,11 +35,6 @@ def order_of(columns: pa.Schema) -> tuple[str, ...]:
     return (who, when) if who and when else ()
 
 
-def with_dictionaries(columns: pa.Schema) -> pa.Schema:
-    """The columns, texts as dictionaries."""
-    return pa.schema([f.with_type(_TEXT) if f.type == pa.string() else f for f in columns])
-
-
 def in_order(parts: list[pa.Table], order: Sequence[str]) -> pa.Table:
     """The rows sorted; those that are equal in ``order`` keep their sequence.
 
@@ -46,7 +42,7 @@ def in_order(parts: list[pa.Table], order: Sequence[str]) -> pa.Table:
         parts: Emptied, so that their memory is free while the rows are sorted.
         order: As of ``order_of``.
     """
-    rows = _whole(pa.concat_tables(parts))
+    rows = in_one_piece(pa.concat_tables(parts))
     parts.clear()
     if not order or rows.num_rows < 2:
         return rows
@@ -55,11 +51,6 @@ def in_order(parts: list[pa.Table], order: Sequence[str]) -> pa.Table:
     if bool(np.all(sequence[1:] > sequence[:-1])):
         return rows
     return rows.take(pa.array(sequence))
-
-
-def _whole(rows: pa.Table) -> pa.Table:
-    """The rows in one piece, with one dictionary for each column of texts."""
-    return rows.unify_dictionaries().combine_chunks()
 
 
 def merged(runs: Iterable[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:
@@ -101,7 +92,7 @@ class _Run:
         """Take the next piece that has rows; False: there is none."""
         for piece in self.pieces:
             if piece.num_rows:
-                self._rows, self._at = _whole(piece), 0
+                self._rows, self._at = in_one_piece(piece), 0
                 column = self._rows.column(self._who).chunk(0)
                 self._names = column.dictionary.to_pylist()
                 self._codes = column.indices.fill_null(-1).to_numpy()
@@ -154,8 +145,8 @@ def in_groups(pieces: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 def _canonical(group: pa.Table) -> pa.Table:
     """The same rows; each dictionary holds what the group needs, sorted, and says nothing of its past."""
-    whole = _whole(group)
-    columns = [_own_texts(c.chunk(0)) if c.type == _TEXT else c for c in whole.columns]
+    whole = in_one_piece(group)
+    columns = [_own_texts(c.chunk(0)) if c.type == TEXTS else c for c in whole.columns]
     return pa.table(columns, schema=whole.schema)
 
 

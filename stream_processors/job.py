@@ -86,7 +86,7 @@ class Output:
     """What a job returns from one call.
 
     Attributes:
-        rows: Rows to land, by table, in the schemas of those tables.
+        rows: Rows to land, by table, in the schemas of those tables; texts may be held as dictionaries.
         state: Changed keys only; None removes a key.
         messages: Messages to publish once the commit has been applied.
         counters: Increments, by name, that commit with the rows.

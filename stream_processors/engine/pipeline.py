@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from feature_store.commit_feed import names_table
+from schemas.text_dictionaries import without_dictionaries
 from stream_processors.engine.records import TaskState
 from stream_processors.job import Batch, Derived, Job, Output, RawMessage
 
@@ -111,7 +112,11 @@ def _batch_for(
         own: Sequence[RawMessage] = ()
     else:
         own = messages if topics.issubset(job.reads) else [m for m in messages if m.topic in job.reads]
-    wanted = {t: pa.concat_tables(p) for t, p in rows.items() if any(names_table(r, t) for r in job.reads)}
+    wanted = {
+        t: without_dictionaries(pa.concat_tables(p))
+        for t, p in rows.items()
+        if any(names_table(r, t) for r in job.reads)
+    }
     return Batch(
         task=state.task,
         n=state.n + 1,

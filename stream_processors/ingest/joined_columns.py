@@ -8,7 +8,7 @@ batch. What is left to Arrow is validity of the joined column, such as that text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -163,8 +163,10 @@ def joined_column(kind: pa.DataType) -> JoinedColumn:
     """
     if pa.types.is_boolean(kind):
         return _Bits()
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+    if pa.types.is_string(kind):
         return _Texts(kind)
+    if pa.types.is_binary(kind):
+        return _Binaries(kind)
     if pa.types.is_list(kind) and _is_fixed(kind.value_type):
         return _Lists(kind)
     if _is_fixed(kind):
@@ -287,8 +289,8 @@ class _Divided:
         return found
 
 
-class _Texts(_Divided):
-    """Texts and bytes."""
+class _Binaries(_Divided):
+    """Bytes, or texts."""
 
     def __init__(self, kind: pa.DataType) -> None:
         self._kind = kind
@@ -302,6 +304,59 @@ class _Texts(_Divided):
         offsets, content = self._parts(pieces, joining)
         buffers = [_validity(pieces, joining), pa.py_buffer(offsets), content]
         return pa.Array.from_buffers(self._kind, joining.total, buffers)
+
+
+class _Texts(_Binaries):
+    """Texts, as a dictionary. Of a batch whose rows all have the same text, only that one is read."""
+
+    def joined(self, pieces: Sequence[Piece], joining: Joining) -> pa.Array:
+        if any(piece.cuts[0] != _NOTHING or piece.nulls for piece in pieces):
+            return super().joined(pieces, joining).dictionary_encode()
+        once = np.zeros(len(joining.counts), dtype=bool)
+        for piece in pieces:
+            once[piece.of.numbers] = _is_one_text(piece)
+        if not once.any():
+            return super().joined(pieces, joining).dictionary_encode()
+        fewer = Joining(np.where(once, 1, joining.counts))
+        found = super().joined([*_shortened(pieces, once, fewer)], fewer).dictionary_encode()
+        joining.wrong |= fewer.wrong
+        each = np.repeat(np.where(once, joining.counts, 1), fewer.counts)
+        codes = pa.array(np.repeat(found.indices.to_numpy(), each))
+        return pa.DictionaryArray.from_arrays(codes, found.dictionary, safe=False)
+
+
+def _is_one_text(piece: Piece) -> NDArray[np.bool_]:
+    """In which batches all rows have the same text; none is null. False also where offsets are wrong."""
+    rows, content = piece.of.rows, piece.of.block[:, piece.cuts[2]]
+    offsets = piece.bytes_(1).view("<i4")
+    size = int(offsets[0, 1])
+    if rows == 1 or size < 0 or size * rows > content.shape[1]:
+        return np.zeros(len(offsets), dtype=bool)
+    same: NDArray[np.bool_] = (offsets == size * np.arange(rows + 1, dtype="<i4")).all(axis=1)
+    same &= (content[:, size : size * rows] == content[:, : size * (rows - 1)]).all(axis=1)
+    return same
+
+
+def _shortened(pieces: Sequence[Piece], once: NDArray[np.bool_], fewer: Joining) -> Iterator[Piece]:
+    """The pieces, those of batches of one text as if they had one row; what is left out is checked."""
+    firsts = np.cumsum(fewer.counts) - fewer.counts
+    for piece in pieces:
+        of, (_, offsets, content) = piece.of, piece.cuts
+        start, end = min(offsets.start, content.start), max(offsets.stop, content.stop)
+        chosen = once[of.numbers]
+        for rows, those in ((1, chosen), (of.rows, ~chosen)):
+            if those.any():
+                block, numbers = of.block[:, start:end], of.numbers
+                if not those.all():
+                    block, numbers = block[those], numbers[those]
+                places = (firsts[numbers][:, None] + np.arange(rows)).ravel()
+                low = offsets.start - start
+                cuts = (
+                    _NOTHING,
+                    slice(low, low + 4 * (rows + 1)),
+                    slice(content.start - start, content.stop - start),
+                )
+                yield Piece(Alike(block, rows, numbers, places), cuts, 0)
 
 
 class _Lists(_Divided):

@@ -57,6 +57,7 @@ class LakeDirectory:
     ) -> None:
         self._versions = versions
         self._judges: dict[tuple[str, VersionHeader, tuple[str, ...]], Profile] = {}
+        self._groups: dict[str, tuple[str, ...]] = {}  # by producer, until the registry is read again
         self._derived = derived
         self._profile_registry, self._device_registry = profiles, devices
         self._monotonic = monotonic
@@ -133,11 +134,12 @@ class LakeDirectory:
 
     def _groups_of(self, producer: str) -> tuple[str, ...]:
         """Groups whose channels say what the producer's process runs: of a gateway those of its devices."""
-        if producer not in self._records:
-            return ()
-        behind = {*self._behind.get(producer, ()), *self._finishes.get(producer, {})}
-        found = {self._records[d].group for d in {producer, *behind} if d in self._records}
-        return tuple(sorted(found))
+        found = self._groups.get(producer)
+        if found is None and producer in self._records:
+            behind = {*self._behind.get(producer, ()), *self._finishes.get(producer, {})}
+            groups = {self._records[d].group for d in {producer, *behind} if d in self._records}
+            found = self._groups[producer] = tuple(sorted(groups))
+        return found or ()
 
     def _judge(self, name: VersionName, header: VersionHeader, groups: tuple[str, ...]) -> Profile:
         try:
@@ -202,6 +204,7 @@ class LakeDirectory:
             history = self._device_registry.history()
         self._loaded_at = now
         self._judges.clear()
+        self._groups.clear()
         if history is not self._history:
             self._history, self._seen = history, 0
             self._known, self._records, self._gateways = {}, {}, {}

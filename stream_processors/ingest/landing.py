@@ -20,6 +20,7 @@ from schemas.excerpt_event import Excerpt
 from schemas.profile import Profile
 from schemas.row_schemas import CALIBRATION_COLUMN, CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
+from schemas.text_dictionaries import TEXTS, in_one_piece, same_text, without_dictionaries
 from stream_processors.ingest.admission import Admitted
 from stream_processors.ingest.sealed_rows import RowSpan
 from stream_processors.windowing.moments import LARGEST_COUNT
@@ -37,12 +38,41 @@ class Landed:
     """Rows to land and rows refused.
 
     Attributes:
-        rows: In the table's schema.
+        rows: In the table's schema; texts that came in rows are dictionaries.
         refused: In the schema of ``quarantine``, one per refused row.
     """
 
     rows: pa.Table
     refused: pa.Table
+
+
+@dataclass(frozen=True)
+class _Telemetry:
+    """What is made of a profile, once: it takes a millisecond, as long as landing some hundred messages.
+
+    Attributes:
+        profile: What it is made of.
+        schema: Of the profile's table.
+        numbers: Columns of features and outputs.
+    """
+
+    profile: Profile
+    schema: pa.Schema
+    numbers: tuple[str, ...]
+
+
+_MOST_PROFILES = 64
+_telemetry: dict[int, _Telemetry] = {}
+
+
+def _telemetry_of(profile: Profile) -> _Telemetry:
+    found = _telemetry.get(id(profile))
+    if found is None:  # what is kept keeps its profile, so that no other one takes its place
+        if len(_telemetry) >= _MOST_PROFILES:
+            _telemetry.clear()
+        found = _Telemetry(profile, telemetry_table(profile).schema, profile.row_columns)
+        _telemetry[id(profile)] = found
+    return found
 
 
 class _Verdicts:
@@ -97,7 +127,8 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
     table = _concat(messages)
     columns = {name: table.column(name) for name in table.column_names}
     columns |= provenance(messages)
-    numbers = [n for n in profile.row_columns if n in columns]
+    known = _telemetry_of(profile)
+    numbers = [n for n in known.numbers if n in columns]
     verdicts = _Verdicts(messages, table.num_rows)
     _check_policy(columns, profile, verdicts)
     for name in (*numbers, "score"):
@@ -109,19 +140,20 @@ def land_telemetry(messages: Sequence[Admitted], profile: Profile) -> Landed:
         score = (given.fill_null(0.0) if given.null_count else given).to_numpy()
         verdicts.refuse((score < 0) | (score > 1), f"{name} is outside [0, 1]")
     if CALIBRATION_COLUMN.name in columns:
-        named = pc.match_substring_regex(columns[CALIBRATION_COLUMN.name], _REVISION).fill_null(True)
-        verdicts.refuse(~np.asarray(named), "calibration is no revision")
+        verdicts.refuse(
+            ~_match(columns[CALIBRATION_COLUMN.name], _REVISION, True), "calibration is no revision"
+        )
     columns |= _plausible_time(columns, profile)
-    columns["featureset"] = _constant(_meta(table.schema, "featureset"), table.num_rows)
-    columns["extra"] = _extra(columns, profile, table.num_rows)
-    return _split(columns, telemetry_table(profile).schema, verdicts, messages)
+    columns["featureset"] = same_text(_meta(table.schema, "featureset"), table.num_rows)
+    columns["extra"] = _extra(columns, known.schema, table.num_rows)
+    return _split(columns, known.schema, verdicts, messages)
 
 
 def land_events(messages: Sequence[Admitted], schema: pa.Schema, profile: str) -> Landed:
     """JSON events: provenance added."""
     events = [event for message in messages for event in message.events]
     flat = [_flat(event) for event in events if not isinstance(event, Excerpt)]
-    columns = provenance(messages) | {PROFILE.name: _constant(profile, len(flat))}
+    columns = provenance(messages) | {PROFILE.name: pa.repeat(pa.scalar(profile), len(flat))}
     columns |= {
         f.name: pa.array([row[f.name] for row in flat], f.type) for f in schema if f.name not in columns
     }
@@ -129,7 +161,7 @@ def land_events(messages: Sequence[Admitted], schema: pa.Schema, profile: str) -
 
 
 def _flat(event: Alert | Label | DeviceState) -> dict[str, Any]:
-    row = event.model_dump()
+    row = dict(event)  # no field of theirs holds fields of its own
     if isinstance(event, Alert):
         row["features"] = json.dumps(event.features)
     elif isinstance(event, Label):
@@ -142,7 +174,7 @@ def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: st
     table = _concat(messages)
     columns = {name: table.column(name) for name in table.column_names}
     columns |= provenance(messages)
-    columns[PROFILE.name] = _constant(profile, table.num_rows)
+    columns[PROFILE.name] = same_text(profile, table.num_rows)
     verdicts = _Verdicts(messages, table.num_rows)
     for field in schema:
         if field.type == pa.int64() and field.name not in ("boot_id", "_offset"):
@@ -154,8 +186,7 @@ def land_statements(messages: Sequence[Admitted], schema: pa.Schema, profile: st
             values = columns[field.name].fill_null(0.0).to_numpy()
             verdicts.refuse(~np.isfinite(values), f"{field.name} is not finite")
         elif field.type == pa.string():
-            invalid = np.asarray(pc.match_substring_regex(columns[field.name], _INVALID_NAME))
-            verdicts.refuse(invalid, f"{field.name} is no name")
+            verdicts.refuse(_match(columns[field.name], _INVALID_NAME, False), f"{field.name} is no name")
         elif field.type == TIME and field.name != "known_at":
             time_us = columns[field.name].cast(pa.int64()).to_numpy()
             outside = ~_in_calendar(time_us)
@@ -174,15 +205,25 @@ def _concat(messages: Sequence[Admitted]) -> pa.Table:
             joined[-1] = RowSpan(last.table, last.start, last.n + span.n)
         else:
             joined.append(span)
-    return pa.concat_tables([span.rows() for span in joined]).combine_chunks()
+    return in_one_piece(pa.concat_tables([span.rows() for span in joined]))
 
 
 def _meta(schema: pa.Schema, key: str) -> str:
     return str((schema.metadata or {}).get(key.encode(), b"").decode())
 
 
-def _constant(value: object, n: int) -> pa.Array:
-    return pa.repeat(pa.scalar(value, pa.string()), n)
+def _match(column: pa.ChunkedArray | pa.Array, pattern: str, missing: bool) -> np.ndarray:
+    """Which texts match; each of the dictionary is looked at once.
+
+    Args:
+        column: Texts as a dictionary, in one piece.
+        pattern: A regular expression.
+        missing: What counts for a row without a text.
+    """
+    texts = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    found = np.append(np.asarray(pc.match_substring_regex(texts.dictionary, pattern)), missing)
+    verdict: np.ndarray = found[texts.indices.fill_null(len(texts.dictionary)).to_numpy()]
+    return verdict
 
 
 def _finite_or_null(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray | None]:
@@ -247,9 +288,8 @@ def _in_calendar(us: np.ndarray) -> np.ndarray:
     return (us >= _FIRST_US) & (us < _END_US)
 
 
-def _extra(columns: dict[str, pa.ChunkedArray], profile: Profile, n: int) -> pa.Array:
-    known = set(telemetry_table(profile).schema.names)
-    unknown = sorted(set(columns) - known)
+def _extra(columns: dict[str, pa.ChunkedArray], schema: pa.Schema, n: int) -> pa.Array:
+    unknown = sorted(set(columns) - set(schema.names))
     if not unknown:
         return pa.nulls(n, pa.string())
     values = pa.table({name: columns[name] for name in unknown}).to_pylist()
@@ -264,14 +304,15 @@ def _split(
 ) -> Landed:
     good, n = verdicts.good, len(verdicts.good)
     arrays = [columns[f.name] if f.name in columns else pa.nulls(n, f.type) for f in schema]
-    table = pa.table(arrays, schema=schema)
+    held = [f.with_type(TEXTS) if a.type == TEXTS else f for f, a in zip(schema, arrays, strict=True)]
+    table = pa.table(arrays, schema=pa.schema(held, metadata=schema.metadata))
     if good.all():
         return Landed(table, QUARANTINE.schema.empty_table())
     bad = np.flatnonzero(~good)
-    refused = table.take(pa.array(bad))
+    refused = without_dictionaries(table.take(pa.array(bad)))
     why, k = [verdicts.of(row) for row in bad.tolist()], len(bad)
     fields = {
-        "topic": _constant(messages[0].message.topic, k),
+        "topic": pa.repeat(pa.scalar(messages[0].message.topic), k),
         "producer": refused.column("device_id"),
         "error": pa.array([error for error, _ in why], pa.string()),
         "reason": pa.array([reason for _, reason in why], pa.string()),

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.boot_ids import boot_tags
 from schemas.errors import MessageError
@@ -228,13 +227,8 @@ def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
     table, ends = spans[0][1].table, np.cumsum(counts)
     places = np.repeat(np.array([span.start for _, span in spans]) - ends + counts, counts)
     places += np.arange(len(places))
-    column = table.column("device_id")
-    if len(places) != table.num_rows or (places[1:] <= places[:-1]).any():  # else all rows in order
-        column = column.take(pa.array(places))
-    runs = pc.run_end_encode(column.combine_chunks())  # a message's rows are mostly of one device
-    devices, run_ends = runs.values.dictionary_encode(), runs.run_ends.to_numpy()
-    names = devices.dictionary.to_pylist()
-    codes = np.repeat(devices.indices.to_numpy(), np.diff(run_ends, prepend=0))
+    devices = table.column("device_id").combine_chunks()
+    names, codes = devices.dictionary.to_pylist(), devices.indices.to_numpy()[places]
     senders = {id(sender): sender for sender, _ in spans}
     number_of = {sender: number for number, sender in enumerate(senders)}
     numbers, by_number = np.array([number_of[id(s)] for s, _ in spans]), [*senders.values()]

@@ -12,6 +12,7 @@ from schemas.envelope import decode_rows
 from schemas.errors import DecodeError
 from schemas.lz4_block import unpack
 from schemas.packed_arrow import arrow_rows, layout_of
+from schemas.text_dictionaries import encoded
 from stream_processors.ingest.packed_together import NotTogetherError, unpack_together
 from stream_processors.ingest.sealed_rows import FEWEST_TOGETHER, RowSpan, SealedValue
 
@@ -70,14 +71,14 @@ class PackedReader:
         batch.validate(full=True)
         if any(c.null_count and not f.nullable for f, c in zip(self._schema, batch.columns, strict=True)):
             raise ValueError("a missing value that must be there")
-        return pa.Table.from_batches([batch])
+        return encoded(pa.Table.from_batches([batch]))
 
     def _alone(self, message: SealedValue) -> RowSpan | DecodeError:
         try:
             batch = decode_rows(message.value, message.raw_bytes, self._schema)
         except DecodeError as exc:
             return DecodeError(str(exc))  # a new one: the raised one's frames hold the unpacked message
-        return RowSpan(pa.Table.from_batches([batch]), 0, batch.num_rows)
+        return RowSpan(encoded(pa.Table.from_batches([batch])), 0, batch.num_rows)
 
 
 def _parts(messages: Sequence[SealedValue]) -> Iterator[list[_Raw]]:

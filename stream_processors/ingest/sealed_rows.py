@@ -24,6 +24,7 @@ from schemas.arrow_bounds import check_value
 from schemas.envelope import decode_rows
 from schemas.errors import DecodeError
 from schemas.lz4_block import unpack_into
+from schemas.text_dictionaries import encoded, with_dictionaries
 from stream_processors.ingest.joined_columns import (
     Cuts,
     JoinedColumn,
@@ -57,7 +58,7 @@ class SealedValue(NamedTuple):
 
 @dataclass(slots=True)
 class RowSpan:
-    """Rows of one message: ``n`` rows of a table, from ``start``."""
+    """Rows of one message: ``n`` rows of a table, from ``start``; texts are dictionaries."""
 
     table: pa.Table
     start: int
@@ -111,7 +112,7 @@ class RowReader:
     """Reads messages of one schema, as Arrow wrote them. Keeps layouts that it has seen twice."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
+        self._schema, self._held = schema, with_dictionaries(schema).with_metadata(schema.metadata)
         self._columns: list[JoinedColumn] | None = None  # None: each message is decoded by itself
         with suppress(Unjoinable):
             self._columns = [joined_column(f.type) for f in schema]
@@ -233,7 +234,7 @@ class RowReader:
             arrays.append(column.joined(pieces, joining))
         if joining.wrong.any():
             return joining, None
-        table = pa.Table.from_arrays(arrays, schema=self._schema)
+        table = pa.Table.from_arrays(arrays, schema=self._held)
         table.validate(full=True)
         return joining, table
 
@@ -242,7 +243,7 @@ class RowReader:
             batch = decode_rows(message.value, message.raw_bytes, self._schema)
         except DecodeError as exc:
             return DecodeError(str(exc))  # a new one: the raised one's frames hold the unpacked message
-        return RowSpan(pa.Table.from_batches([batch]), 0, batch.num_rows)
+        return RowSpan(encoded(pa.Table.from_batches([batch])), 0, batch.num_rows)
 
 
 def _by_size(messages: Sequence[SealedValue]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.sorted_runs import in_groups, in_order, merged, order_of, with_dictionaries
+from feature_store.sorted_runs import in_groups, in_order, merged, order_of
 from schemas.row_schemas import TIME
+from schemas.text_dictionaries import with_dictionaries
 
 COLUMNS = pa.schema(
     [("device_id", pa.string()), ("event_time", TIME), ("k", pa.int64()), ("note", pa.string())]

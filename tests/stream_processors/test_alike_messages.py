@@ -13,6 +13,7 @@ from schemas.errors import DecodeError
 from schemas.lz4_block import pack, unpack
 from schemas.message_tree import leaf_of, root_of, tree_of
 from schemas.row_schemas import CONTEXT, RULES, Reason
+from schemas.text_dictionaries import without_dictionaries
 from stream_processors.ingest import landing
 from stream_processors.ingest.admission import Admitted
 from stream_processors.ingest.ingest_job import Ingest
@@ -32,8 +33,13 @@ def sealed(device: str, first: int, n: int) -> SealedValue:
 
 
 def compact(rows: pa.Table) -> bytes:
-    """The rows' bytes, every buffer as long as its column needs."""
-    batches = rows.take(pa.array(range(rows.num_rows), pa.int64())).combine_chunks().to_batches()
+    """The rows' bytes, texts as themselves, every buffer as long as its column needs."""
+    batches = (
+        without_dictionaries(rows)
+        .take(pa.array(range(rows.num_rows), pa.int64()))
+        .combine_chunks()
+        .to_batches()
+    )
     return b"".join(b.serialize().to_pybytes() for b in batches)  # one, or none without rows
 
 

@@ -151,3 +151,23 @@ def test_nothing_of_a_refused_message_stays_in_memory():
         assert tracemalloc.get_traced_memory()[0] < size
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_a_message_of_one_text_is_damaged_wherever_it_is_without_changing_another(rows):
+    sound = SealedValue(*encode_rows(telemetry_batch("machine-00", 0, rows)))
+    reader = RowReader(TELEMETRY)
+    reader.read([sound] * 4)
+    messages = [m for at in range(sound.raw_bytes) for m in (damaged(sound, at, at % 8), sound)]
+    assert [verdict(s) for s in reader.read(messages)] == [alone(m, TELEMETRY) for m in messages]
+
+
+def test_texts_are_dictionaries_with_each_text_once_whether_rows_share_them_or_not():
+    mixed = rows_of(TELEMETRY, 9, 1)
+    batches = [telemetry_batch("machine-00", 0, 9), mixed, telemetry_batch("machine-01", 9, 9), mixed] * 4
+    values = [SealedValue(*encode_rows(b)) for b in batches]
+    for spans in (RowReader(TELEMETRY).read(values), RowReader(TELEMETRY).read(values[:1])):
+        for span, batch in zip(spans, batches, strict=False):
+            column = span["device_id"].combine_chunks()
+            assert len(column.dictionary) == len(set(column.dictionary.to_pylist()))
+            assert column.to_pylist() == batch.column("device_id").to_pylist()

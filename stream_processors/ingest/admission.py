@@ -34,7 +34,6 @@ from schemas.events import (
 )
 from schemas.excerpt_event import Excerpt
 from schemas.profile import Profile
-from schemas.text_dictionaries import encoded
 from schemas.topics import ALERT, BOOKS, DEVICE_STATE, EXCERPT, LABEL, LANES_OF, SUMMARY, TELEMETRY
 from schemas.version_names import VersionHeader
 from stream_processors.ingest.boot_owners import Assignments, BootOwners
@@ -279,7 +278,7 @@ def open_message(
     if kind is None:
         rows = pa.Table.from_batches([_open_rows(message, envelope, directory)])
         foreign = owners.check_rows(rows, device, hop_s)
-        return Admitted(message, envelope, RowSpan(encoded(rows), 0, rows.num_rows), foreign=foreign or None)
+        return Admitted(message, envelope, RowSpan(rows, 0, rows.num_rows), foreign=foreign or None)
     if message.topic == DEVICE_STATE.base and envelope.schema == JSON_LINES_SCHEMA:
         return _open_states(message, envelope, device, owners, hop_s)
     is_excerpt = message.topic == EXCERPT.base  # its rows are instants

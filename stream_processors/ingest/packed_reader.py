@@ -78,7 +78,7 @@ class PackedReader:
             batch = decode_rows(message.value, message.raw_bytes, self._schema)
         except DecodeError as exc:
             return DecodeError(str(exc))  # a new one: the raised one's frames hold the unpacked message
-        return RowSpan(encoded(pa.Table.from_batches([batch])), 0, batch.num_rows)
+        return RowSpan(pa.Table.from_batches([batch]), 0, batch.num_rows)
 
 
 def _parts(messages: Sequence[SealedValue]) -> Iterator[list[_Raw]]:

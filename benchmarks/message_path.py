@@ -51,6 +51,8 @@ from stream_processors.settings import StreamSettings
 
 MESSAGES = {1: 16_000, 10: 12_000, 100: 4_000, 500: 1_500, 2000: 400}
 BACKLOG = "-backlog"
+GATEWAY = "fleet-gateway"
+"""What the devices of one gateway send, all topics; only where it is named: the capture takes minutes."""
 BATCH_BYTES = 512 * 1024
 """What a producer puts into one batch of the log before it is compressed."""
 PROFILED_S = 0.001
@@ -67,6 +69,9 @@ PARTS: Mapping[str, str] = {
     "schemas/lz4_block": "unpack",
     "stream_processors/ingest/sealed_rows": "decode",
     "stream_processors/ingest/joined_columns": "decode",
+    "stream_processors/ingest/packed": "decode",
+    "schemas/packed": "decode",
+    "schemas/varints": "decode",
     "schemas/arrow_bounds": "decode",
     "stream_processors/ingest/marks": "lanes",
     "stream_processors/ingest/lanes": "lanes",
@@ -136,7 +141,7 @@ def run(on: Stage, only: tuple[str, ...] = ()) -> list[Measured]:
     """Measure each size; prints a table of microseconds a message by part.
 
     Args:
-        only: Sizes such as ``1`` or ``10-backlog``; without any, all.
+        only: Sizes such as ``1`` or ``10-backlog``, or ``fleet-gateway``; without any, all sizes.
     """
     names = only or tuple(f"{n}{b}" for n in MESSAGES for b in ("", BACKLOG))
     found = {name: _measured(on, name) for name in names}
@@ -145,12 +150,16 @@ def run(on: Stage, only: tuple[str, ...] = ()) -> list[Measured]:
 
 
 def _measured(on: Stage, name: str) -> tuple[Workload, list[Spent]]:
-    rows = int(name.removesuffix(BACKLOG))
-    load = workload.of_size(rows, round(MESSAGES[rows] * on.effort.scale))
-    load = workload.signed_together(load) if name.endswith(BACKLOG) else load
+    load = on.gateway_fleet if name == GATEWAY else _of_size(name, on.effort.scale)
     fetches, reference = fetches_of(load), Reference()
     return load, [_round(on.folder / f"path-{name}-{n}", load, fetches, reference)
                   for n in range(on.effort.runs)]  # fmt: skip
+
+
+def _of_size(name: str, scale: float) -> Workload:
+    rows = int(name.removesuffix(BACKLOG))
+    load = workload.of_size(rows, round(MESSAGES[rows] * scale))
+    return workload.signed_together(load) if name.endswith(BACKLOG) else load
 
 
 def _round(

@@ -34,8 +34,11 @@ def held_as(rows: pa.Schema, columns: pa.Schema) -> pa.Schema:
 
 def encoded(rows: pa.Table) -> pa.Table:
     """The rows, texts as dictionaries."""
-    wanted = with_dictionaries(rows.schema)
-    return rows if rows.schema.equals(wanted) else rows.cast(wanted.with_metadata(rows.schema.metadata))
+    wanted = with_dictionaries(rows.schema).with_metadata(rows.schema.metadata)
+    if rows.schema.equals(wanted):
+        return rows
+    columns = [c.dictionary_encode() if c.type == pa.string() else c for c in rows.columns]
+    return pa.table(columns, schema=wanted)
 
 
 def in_one_piece(rows: pa.Table) -> pa.Table:

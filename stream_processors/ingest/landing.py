@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from schemas.excerpt_event import Excerpt, ExcerptWithdrawal
 from schemas.profile import Profile
 from schemas.row_schemas import CALIBRATION_COLUMN, CONTEXT, END_YEAR, FIRST_YEAR, RULES, TIME, Reason
 from schemas.tables import PROFILE, PROVENANCE, QUARANTINE, telemetry_table
-from schemas.text_dictionaries import TEXTS, in_one_piece, same_text, without_dictionaries
+from schemas.text_dictionaries import TEXTS, encoded, in_one_piece, same_text, without_dictionaries
 from stream_processors.ingest.admission import Admitted
 from stream_processors.ingest.sealed_rows import RowSpan
 from stream_processors.windowing.moments import LARGEST_COUNT
@@ -205,7 +206,9 @@ def _concat(messages: Sequence[Admitted]) -> pa.Table:
             joined[-1] = RowSpan(last.table, last.start, last.n + span.n)
         else:
             joined.append(span)
-    return in_one_piece(pa.concat_tables([span.rows() for span in joined]))
+    # Those that were decoded alone hold texts as themselves: they are encoded together.
+    alike = groupby((span.rows() for span in joined), lambda rows: rows.schema)
+    return in_one_piece(pa.concat_tables([encoded(pa.concat_tables(part)) for _, part in alike]))
 
 
 def _meta(schema: pa.Schema, key: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from schemas.boot_ids import boot_tags
 from schemas.errors import MessageError
 from schemas.packed_arrow import is_packed_schema
+from schemas.text_dictionaries import TEXTS
 from stream_processors.ingest.admission import (
     EVENT_OF,
     Admitted,
@@ -228,6 +229,8 @@ def _may_send(spans: Sequence[tuple[KnownDevice, RowSpan]]) -> list[bool]:
     places = np.repeat(np.array([span.start for _, span in spans]) - ends + counts, counts)
     places += np.arange(len(places))
     devices = table.column("device_id").combine_chunks()
+    if devices.type != TEXTS:
+        devices = devices.dictionary_encode()
     names, codes = devices.dictionary.to_pylist(), devices.indices.to_numpy()[places]
     senders = {id(sender): sender for sender, _ in spans}
     number_of = {sender: number for number, sender in enumerate(senders)}

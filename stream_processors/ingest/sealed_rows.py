@@ -24,7 +24,7 @@ from schemas.arrow_bounds import check_value
 from schemas.envelope import decode_rows
 from schemas.errors import DecodeError
 from schemas.lz4_block import unpack_into
-from schemas.text_dictionaries import encoded, with_dictionaries
+from schemas.text_dictionaries import with_dictionaries
 from stream_processors.ingest.joined_columns import (
     Cuts,
     JoinedColumn,
@@ -58,7 +58,7 @@ class SealedValue(NamedTuple):
 
 @dataclass(slots=True)
 class RowSpan:
-    """Rows of one message: ``n`` rows of a table, from ``start``; texts are dictionaries."""
+    """Rows of one message: ``n`` rows of a table, from ``start``; of many messages texts are dictionaries."""
 
     table: pa.Table
     start: int
@@ -243,7 +243,7 @@ class RowReader:
             batch = decode_rows(message.value, message.raw_bytes, self._schema)
         except DecodeError as exc:
             return DecodeError(str(exc))  # a new one: the raised one's frames hold the unpacked message
-        return RowSpan(encoded(pa.Table.from_batches([batch])), 0, batch.num_rows)
+        return RowSpan(pa.Table.from_batches([batch]), 0, batch.num_rows)
 
 
 def _by_size(messages: Sequence[SealedValue]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:

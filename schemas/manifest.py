@@ -56,7 +56,7 @@ class Baseline(ManifestPart):
         std: Standard deviation of one window.
         device_std: Standard deviation between devices' means: fleets differ by this over sqrt(devices).
         mean_std: Standard deviation of one device's means over ``mean_windows`` windows around its own
-            mean.
+            mean; around the usual one of the hour where the manifest has a season of the feature.
         mean_windows: Consecutive windows of those means.
     """
 
@@ -126,7 +126,16 @@ class Tolerance(ManifestPart):
     relative: NonNegativeFloat
 
 
-_YOUNGER = ("optional_channels", "detector", "hardware", "runtime", "outputs", "calendar", "time_zone")
+_YOUNGER = (
+    "optional_channels",
+    "detector",
+    "hardware",
+    "runtime",
+    "outputs",
+    "calendar",
+    "time_zone",
+    "seasons",
+)
 """Keys that release 0.2.0 did not have."""
 
 
@@ -153,6 +162,8 @@ class Manifest(ManifestPart):
         outputs: Further scores that the graph gives, by name: its output ``score_<name>``.
         calendar: Features of the event time, which the graph takes as input ``calendar``; empty: none.
         time_zone: IANA zone of them; empty where there is none.
+        seasons: By feature, its usual deviation from its mean in training by hour of the day, of weekends
+            after other days where ``calendar`` tells them apart; of its logarithm where that is compared.
         lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
@@ -179,6 +190,7 @@ class Manifest(ManifestPart):
     outputs: tuple[Name, ...] = ()
     calendar: tuple[str, ...] = ()
     time_zone: str = ""
+    seasons: dict[str, tuple[float, ...]] = {}
     tolerance: Tolerance
     files: dict[str, Digest]
 
@@ -220,6 +232,10 @@ class Manifest(ManifestPart):
             raise ValueError(f"calendar names features that this release does not know: {sorted(unknown)}")
         if bool(self.calendar) != bool(self.time_zone):
             raise ValueError("calendar and time_zone go together")
+        if self.seasons and not self.calendar:
+            raise ValueError("seasons need a calendar")
+        if {len(table) for table in self.seasons.values()} not in ({24}, {48}, set()):
+            raise ValueError("seasons have 24 numbers each, or 48 with weekends")
         return self
 
 

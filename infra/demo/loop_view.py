@@ -79,6 +79,7 @@ _SHOWN: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("failed", _labelled("failed")),
     ("guard_text", str),
     ("detail", str),
+    ("why", str),
 )
 """The parts of a step's detail that a line shows, in this order, and how."""
 

@@ -13,7 +13,11 @@ FIT, LINEAGE, REBUILD = "fit", "lineage", "rebuild"
 
 
 def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateVerdict:
-    """It was made for the profile's windows and features, and uses the champion's bin edges for the score."""
+    """It was made for the profile's windows and features, and uses the champion's bin edges for the score.
+
+    A manifest that states no length or rate of windows fits any, as on the device.
+    """
+    sampling = profile.sampling
     pairs = {
         "name": (manifest.family, profile.model.family),
         "featureset": (manifest.featureset, profile.featureset),
@@ -23,8 +27,8 @@ def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateV
             tuple((c.name, c.unit) for c in profile.channels),
         ),
         "window": (
-            (manifest.window_samples, manifest.rate_hz),
-            (profile.sampling.window_samples, profile.sampling.rate_hz),
+            (manifest.window_samples or sampling.window_samples, manifest.rate_hz or sampling.rate_hz),
+            (sampling.window_samples, sampling.rate_hz),
         ),
         "hardware": (manifest.hardware, profile.model.hardware),
         "runtime": (manifest.runtime, profile.model.runtime),

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.models.bundle_files import BundleFiles, build_bundle
+from model_service.models.calendar_season import Season, fit_season, table_weights
 from model_service.models.feature_graph import graph_inputs, graph_outputs, write_profile_features
 from model_service.models.feature_kind import kind_of
 from model_service.models.features import all_kinds, logged_features
 from model_service.models.golden import Golden
 from model_service.models.graph import OPSET, GraphWriter
 from model_service.models.learnt_model import LearntModel, ScoreWriter, score_names, write_scores
-from model_service.models.mahalanobis import fit
+from model_service.models.mahalanobis import fit, logarithms
 from model_service.models.profile_golden import check_kinds, profile_golden
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
-from model_service.models.rounding import rounded, rounded_or_nan
+from model_service.models.rounding import rounded, rounded_number, rounded_or_nan
 from model_service.models.score_check import check_scores
 from schemas.feature_set import FEATURE_KINDS
 from schemas.manifest import (
@@ -85,6 +86,7 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
     every_window = np.concatenate([stretch for device in healthy for stretch in device])
     vectors = profile_golden(profile, golden, model)
     columns = [*profile.feature_names, "score"]
+    season = season_of(profile, healthy)
     scored = [[np.column_stack([stretch, model.score(stretch)]) for stretch in device] for device in healthy]
     manifest = Manifest(
         name=family,
@@ -97,13 +99,14 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         opset=OPSET,
         calibration=model.calibration,
         bin_edges=feature_edges(profile, every_window),
-        baselines={c: baseline_of(scored, i) for i, c in enumerate(columns)},
+        baselines={c: _at_one_hour(baseline_of(scored, i), i, season) for i, c in enumerate(columns)},
         training=training,
         parameters=model.parameters(),
         detector=detector,
         outputs=profile.model.outputs,
         calendar=profile.features.calendar,
         time_zone=profile.calendar_zone,
+        seasons=_seasons(profile, season),
         lineage=lineage,
         tolerance=TOLERANCE,
         files={},
@@ -154,6 +157,49 @@ def anomaly_graph(profile: Profile, model: ScoreWriter, family: str = "") -> byt
     ):
         writer.op("Identity", scores, output=name)
     return writer.build(family or profile.model.family, graph_inputs(profile), graph_outputs(profile))
+
+
+def season_of(profile: Profile, healthy: Sequence[Sequence[Array]]) -> Season | None:
+    """What the profile's calendar explains of its measured features, what it leaves in their own units.
+
+    Args:
+        profile: Its features; calendar ones are columns of the rows.
+        healthy: As for ``factory_bundle``.
+
+    Returns:
+        None: the calendar tells no hour, or there are too few stretches.
+    """
+    stretches = [(number, stretch) for number, device in enumerate(healthy) for stretch in device]
+    means = np.array([stretch.mean(axis=0) for _, stretch in stretches])
+    measured = np.array([bool(spec.sources) for spec in profile.feature_specs()])
+    weights = table_weights(profile.features.calendar, means[:, ~measured])
+    if weights is None or not np.isfinite(means).all():
+        return None
+    logged = logged_features(profile) & measured
+    found = fit_season(weights, logarithms(means, logged), np.array([number for number, _ in stretches]))
+    if found is None:
+        return None
+    own_unit = np.where(logged, np.abs(means.mean(axis=0)), 1.0)
+    return Season(np.where(measured[:, None], found.tables, 0.0), found.left * own_unit)
+
+
+def _at_one_hour(baseline: Baseline, column: int, season: Season | None) -> Baseline:
+    """The baseline of a column with the season, if it has one, taken out of how far a device wanders."""
+    if season is None or column >= len(season.left) or not season.tables[column].any():
+        return baseline
+    left = float(season.left[column])
+    return baseline.model_copy(update={"mean_std": rounded_number(left)})
+
+
+def _seasons(profile: Profile, season: Season | None) -> dict[str, tuple[float, ...]]:
+    """Tables by feature; what is of the calendar itself has none."""
+    if season is None:
+        return {}
+    return {
+        spec.name: tuple(table.tolist())
+        for spec, table in zip(profile.feature_specs(), season.tables, strict=True)
+        if spec.sources
+    }
 
 
 def feature_edges(profile: Profile, features: Array) -> dict[str, tuple[float, ...]]:

@@ -25,6 +25,10 @@ from schemas.tables import SUMMARIES, telemetry_table_name
 SEED = 1
 
 
+class NotYetError(DatasetError):
+    """There is too little to compute from, which is no failure: it is tried again."""
+
+
 @dataclass(frozen=True)
 class ConfigPlan:
     """Everything that a computation depends on besides the profile and the lake.
@@ -104,7 +108,8 @@ def config_inputs(
         before: Parameters of the configuration before it.
 
     Raises:
-        DatasetError: The group has no active device of the profile in that cut, or the lake no row of it.
+        NotYetError: The lake has no row of the profile.
+        DatasetError: The group has no active device of the profile in that cut.
         QueryError: The pinned cut is gone.
     """
     table = telemetry_table_name(profile.name)
@@ -114,7 +119,7 @@ def config_inputs(
             raise DatasetError(f"group {plan.group} has no active device of profile {profile.name}")
         newest = newest_row(connection, profile)
         if newest is None:
-            raise DatasetError(f"the lake holds no row of profile {profile.name} yet")
+            raise NotYetError(f"the lake holds no row of profile {profile.name} yet")
         since = newest - timedelta(seconds=spec.window_s)
         named = ", ".join(duck.text(d) for d in devices)
 
@@ -154,6 +159,7 @@ def computed_bundle(inputs: ConfigInputs, plan: ConfigPlan, plug_ins: LimitedPlu
     """The bundle that the profile's trainer computes; a repetition gives the same bytes.
 
     Raises:
+        NotYetError: The trainer waits for more.
         DatasetError: The trainer is not installed, raises, takes more than it may, or gives something else
             than parameters.
         BundleError: Its parameters are not as the profile's schema says.
@@ -163,6 +169,8 @@ def computed_bundle(inputs: ConfigInputs, plan: ConfigPlan, plug_ins: LimitedPlu
         given = plug_ins.call(TRAINERS, spec.trainer, f"profile {profile.name}", ComputedConfig, inputs)
     except DatasetError as exc:
         raise DatasetError(f"config trainer {spec.trainer}: {exc}") from exc
+    if given["waits"]:
+        raise NotYetError(given["waits"])
     at = given["valid_from"]
     found = ComputedConfig(given["parameters"], None if at is None else datetime.fromisoformat(at))
     manifest = ConfigManifest(

@@ -66,10 +66,13 @@ class ComputedConfig:
         parameters: By name, as the profile's schema says.
         valid_from: When it comes into force, such as the next midnight; None: at ``inputs.earliest``, which
             an earlier instant counts as, too.
+        waits: Why nothing can be computed yet, such as too few days; the parameters then count for nothing.
+            That is no failure: it is asked again when it is due.
     """
 
     parameters: Mapping[str, Any]
     valid_from: datetime | None = None
+    waits: str = ""
 
 
 ConfigTrainer = Callable[[ConfigInputs], ComputedConfig]

@@ -26,7 +26,13 @@ from model_service.registry.bundle_store import config_of, store_bytes
 from model_service.registry.candidates import UNPUBLISHED, Candidate, CandidateState, candidate_of
 from model_service.registry.database import Registry, note
 from model_service.settings import ModelSettings
-from model_service.training.config_building import ConfigPlan, computed_bundle, config_inputs, same_parameters
+from model_service.training.config_building import (
+    ConfigPlan,
+    NotYetError,
+    computed_bundle,
+    config_inputs,
+    same_parameters,
+)
 from model_service.training.proposing import Proposer
 from model_service.training.run_store import read_mark, write_mark
 from schemas.config_manifest import ConfigBundle
@@ -132,8 +138,11 @@ class ConfigScheduler:
             plan = self._begin(due, mark, cut, now, made)
         try:
             self._build(due, mark, plan, now, made)
+        except NotYetError as exc:
+            self._end(due, plan, now, str(exc), "config_waits")
         except (RejectedError, OperatorError) as exc:
-            self._end(due, plan, now, f"{type(exc).__name__}: {exc}", failed=True)
+            log.warning("%s of group %s: %s", due.spec.family, due.group, exc)
+            self._end(due, plan, now, f"{type(exc).__name__}: {exc}", "config_failed")
 
     def _begin(
         self, due: ConfigDue, mark: Mapping[str, Any], cut: Cut, now: datetime, made: Iterable[Candidate]
@@ -193,18 +202,15 @@ class ConfigScheduler:
             note(connection, f"model/{version}/computed", version, "config_computed", detail, at)
         log.info("computed %s for group %s", version, due.group)
 
-    def _end(
-        self, due: ConfigDue, plan: ConfigPlan, now: datetime, said: str, *, failed: bool = False
-    ) -> None:
-        """End a computation that made nothing."""
+    def _end(self, due: ConfigDue, plan: ConfigPlan, now: datetime, said: str, step: str = "") -> None:
+        """End a computation that made nothing; ``step`` names the event of it, if there is one."""
         at = now.timestamp()
-        if failed:
-            log.warning("%s of group %s: %s", due.spec.family, due.group, said)
         with self._registry.transaction() as connection:
             self._write_end(connection, due, plan, at, said)
-            if failed:
-                key = f"config/{due.spec.family}/{due.group}/{plan.major}/{plan.cut}/failed"
-                note(connection, key, due.mark, "config_failed", {"why": said}, at)
+            if step:
+                end = step.removeprefix("config_")
+                key = f"config/{due.spec.family}/{due.group}/{plan.major}/{plan.cut}/{end}"
+                note(connection, key, due.mark, step, {"why": said}, at)
         if plan.pin in self._cuts.pins():
             self._cuts.unpin(plan.pin)
 

@@ -2,7 +2,8 @@
 
 Summaries count every window, filtered ones included, so nothing here depends on what was sampled. Shifts are
 on the champion's reference scale: differences of logarithms for scales, of values for all other features,
-divided by the spread of healthy windows. This module reads one cut; ``cause`` decides.
+divided by the spread of healthy windows. What the champion's seasons say of the hours before and after the
+onset is taken out. This module reads one cut; ``cause`` decides.
 """
 
 # ruff: noqa: S608  # names and texts are quoted by the door; the rest are constants and numbers
@@ -10,7 +11,7 @@ divided by the spread of healthy windows. This module reads one cut; ``cause`` d
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from feature_store.labels import LABELLER, instant
 from feature_store.views import alarms_sql
 from model_service.detectors.healthy_reference import healthy_reference
 from model_service.training.movement import CohortShifts, DeviceShift
+from model_service.training.season_scale import PartOfDevice, SeasonScale, SeenHours
 from schemas.boot_ids import GATEWAY
 from schemas.instants import to_us
 from schemas.manifest import Manifest
@@ -34,6 +36,8 @@ LOOKBACK_WINDOWS = 24
 """Drift windows before the onset from which a device's usual means are taken."""
 PARTS = 3
 """Equal parts of the time since the onset: a shift that still grows is larger in the last one."""
+SLOT_US, WEEK_SLOTS = 1_800_000_000, 336
+"""Half an hour, and how many a week has."""
 _BEFORE, _ONSET = -1, 0
 
 
@@ -51,6 +55,7 @@ class ReferenceScale:
         windows: Number of consecutive windows of those means.
         measured: Which features are measured, shape (F,); those of the calendar move with the clock, and
             never count as a shift.
+        season: Usual deviations by hour; None: the champion knows none, and ``wander`` is over all hours.
     """
 
     logged: NDArray[np.bool_]
@@ -59,6 +64,7 @@ class ReferenceScale:
     within: Array
     windows: int
     measured: NDArray[np.bool_]
+    season: SeasonScale | None = None
 
     @classmethod
     def of(cls, champion: Manifest, profile: Profile) -> ReferenceScale | None:
@@ -74,7 +80,8 @@ class ReferenceScale:
         wander = np.array([b.mean_std for b in stated])
         within = np.sqrt([max(b.std**2 - b.device_std**2, b.mean_std**2) for b in stated])
         measured = np.array([bool(s.sources) for s in profile.feature_specs()])
-        return cls(logged, spread, wander / level, within / level, stated[0].mean_windows, measured)
+        season = SeasonScale.of(champion, profile, logged, spread)
+        return cls(logged, spread, wander / level, within / level, stated[0].mean_windows, measured, season)
 
     def scaled(self, means: Array) -> Array:
         """Positions of means of windows, shape (…, F)."""
@@ -120,10 +127,12 @@ def read_shifts(
         cohorts: As ``profile/site/group/hardware``; empty: all of the profile.
     """
     cohort_of = _cohorts(connection, profile, known_at, cohorts)
-    means = _means(connection, profile, onset, known_at)
+    times = _Times.of(connection, profile, onset, known_at)
+    means = _means(connection, profile, times)
+    usual = {} if scale.season is None else scale.season.positions(_hours(connection, profile, times))
     alarmed = _alarmed(connection, profile, onset, known_at)
     found = [
-        _shift(device, cohort, means[device], scale)
+        _shift(device, cohort, means[device], scale, usual)
         for device, cohort in sorted(cohort_of.items())
         if device in means
     ]
@@ -167,34 +176,50 @@ class _DeviceMeans(NamedTuple):
     at: dict[int, float]
 
 
-def _means(
-    connection: duck.Connection, profile: Profile, onset: datetime, known_at: datetime
-) -> dict[str, _DeviceMeans]:
-    """By device, the mean of each feature before the onset, in the onset's own window, and in parts after it.
+class _Times(NamedTuple):
+    """Parts of the time around an onset, as a query has them.
 
-    The drift window before the onset is left out: the change may have begun within it.
+    Attributes:
+        part: Number of a period's part: -1 before the onset, 0 in the onset's own window, 1 and more later.
+        chosen: Condition on the periods. The drift window before the onset is left out: the change may have
+            begun within it.
+        onset_us: Microseconds since 1970.
+        window_us: Length of a drift window.
     """
-    window = timedelta(seconds=profile.drift.window_s)
-    first, settled = onset - LOOKBACK_WINDOWS * window, onset + window
-    # The time after the onset's own window, up to the newest summary, in PARTS equal parts.
-    length = max((_newest(connection, profile, known_at) - settled) / PARTS, window)
-    length_us, window_us = length // timedelta(microseconds=1), window // timedelta(microseconds=1)
+
+    part: str
+    chosen: str
+    onset_us: int
+    window_us: int
+
+    @classmethod
+    def of(cls, connection: duck.Connection, profile: Profile, onset: datetime, known_at: datetime) -> _Times:
+        """The time up to the newest summary, that after the onset's own window in ``PARTS`` equal parts."""
+        window = timedelta(seconds=profile.drift.window_s)
+        first, settled = onset - LOOKBACK_WINDOWS * window, onset + window
+        length = max((_newest(connection, profile, known_at) - settled) / PARTS, window)
+        length_us, window_us = length // timedelta(microseconds=1), window // timedelta(microseconds=1)
+        part = f"""CASE
+            WHEN period_start < {instant(onset - window)} THEN {_BEFORE}
+            WHEN period_start < {instant(settled)} THEN {_ONSET}
+            ELSE 1 + least({PARTS - 1}, (epoch_us(period_start) - {to_us(settled)}) // {length_us})
+            END"""
+        chosen = f"""profile = {duck.text(profile.name)} AND known_at <= {instant(known_at)} AND n > 0
+            AND period_start >= {instant(first)} AND period_start < {instant(known_at)}
+            AND (period_start < {instant(onset - window)} OR period_start >= {instant(onset)})"""
+        return cls(part, chosen, to_us(onset), window_us)
+
+
+def _means(connection: duck.Connection, profile: Profile, times: _Times) -> dict[str, _DeviceMeans]:
+    """By device, the mean of each feature in each part of the time."""
     features = list(profile.feature_names)
     rows = duck.query(
         connection,
         f"""
-        SELECT device_id, feature, CASE
-            WHEN period_start < {instant(onset - window)} THEN {_BEFORE}
-            WHEN period_start < {instant(settled)} THEN {_ONSET}
-            ELSE 1 + least({PARTS - 1}, (epoch_us(period_start) - {to_us(settled)}) // {length_us})
-            END AS part,
+        SELECT device_id, feature, {times.part} AS part,
             sum(n)::BIGINT AS n, sum(n * mean) / sum(n) AS mean,
-            sum(n * (epoch_us(period_start) - {to_us(onset)})) / sum(n) / {window_us} AS at
-        FROM summaries
-        WHERE profile = {duck.text(profile.name)} AND known_at <= {instant(known_at)} AND n > 0
-            AND feature IN ({", ".join(map(duck.text, features))})
-            AND period_start >= {instant(first)} AND period_start < {instant(known_at)}
-            AND (period_start < {instant(onset - window)} OR period_start >= {instant(onset)})
+            sum(n * (epoch_us(period_start) - {times.onset_us})) / sum(n) / {times.window_us} AS at
+        FROM summaries WHERE {times.chosen} AND feature IN ({", ".join(map(duck.text, features))})
         GROUP BY ALL""",
     )
     found: dict[str, _DeviceMeans] = defaultdict(lambda: _DeviceMeans({}, {}, {}))
@@ -208,6 +233,26 @@ def _means(
     return found
 
 
+def _hours(connection: duck.Connection, profile: Profile, times: _Times) -> dict[PartOfDevice, SeenHours]:
+    """Windows of each device and part by half hour of the week, each with a time in it."""
+    half = round(profile.summaries.period_s * 5e5)
+    feature = next(s.name for s in profile.feature_specs() if s.sources)
+    rows = duck.query(
+        connection,
+        f"""
+        SELECT device_id, {times.part} AS part, epoch_us(period_start) // {SLOT_US} % {WEEK_SLOTS} AS slot,
+            max(epoch_us(period_start)) + {half} AS at, sum(n)::BIGINT AS n
+        FROM summaries WHERE {times.chosen} AND feature = {duck.text(feature)} GROUP BY ALL
+        ORDER BY ALL""",
+    )
+    found: dict[PartOfDevice, SeenHours] = defaultdict(lambda: SeenHours([], []))
+    for row in rows.to_pylist():
+        seen = found[row["device_id"], row["part"]]
+        seen.at_us.append(row["at"])
+        seen.windows.append(row["n"])
+    return found
+
+
 def _newest(connection: duck.Connection, profile: Profile, known_at: datetime) -> datetime:
     """One drift window after the start of the newest period that any device summarised."""
     query = f"""
@@ -218,7 +263,13 @@ def _newest(connection: duck.Connection, profile: Profile, known_at: datetime) -
     return known_at if newest is None else newest + timedelta(seconds=profile.drift.window_s)
 
 
-def _shift(device_id: str, cohort: str, device: _DeviceMeans, scale: ReferenceScale) -> DeviceShift | None:
+def _shift(
+    device_id: str,
+    cohort: str,
+    device: _DeviceMeans,
+    scale: ReferenceScale,
+    usual: Mapping[PartOfDevice, Array],
+) -> DeviceShift | None:
     """The device's shift; None: it has no windows before or none after the onset.
 
     The onset's own window may hold the old regime as well: it counts only while there is nothing later.
@@ -226,16 +277,18 @@ def _shift(device_id: str, cohort: str, device: _DeviceMeans, scale: ReferenceSc
     after = sorted(p for p in device.means if p > _ONSET) or [p for p in device.means if p == _ONSET]
     if _BEFORE not in device.means or not after:
         return None
-    before = scale.scaled(device.means[_BEFORE])
     counts = np.array([device.windows[p] for p in after], dtype=np.float64)
     positions = np.array([scale.scaled(device.means[p]) for p in after])
-    shift = np.average(positions - before, axis=0, weights=counts)
+    at_hours = {p: usual.get((device_id, p), 0.0) for p in (_BEFORE, *after)}
+    before = scale.scaled(device.means[_BEFORE]) - at_hours[_BEFORE]
+    moved = positions - np.array([at_hours[p] + np.zeros(len(before)) for p in after]) - before
+    shift = np.average(moved, axis=0, weights=counts)
     whole = np.isfinite(shift) & scale.measured
     return DeviceShift(
         device_id,
         cohort,
         shift=np.where(whole, shift, 0.0),
-        parts=np.where(whole, positions - before, 0.0),
+        parts=np.where(whole, moved, 0.0),
         since=np.array([device.at[p] - device.at[_BEFORE] for p in after]),
         part_noise=np.where(whole, [scale.noise_of(int(n)) for n in counts], 1.0),
         noise=np.where(whole, scale.noise(device.windows[_BEFORE], int(counts.sum())), 1.0),

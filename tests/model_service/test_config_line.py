@@ -301,6 +301,20 @@ def test_what_a_trainer_does_wrong_is_said_and_nothing_is_proposed(line, plug_in
     assert [r["step"] for r in line.rows(outbox)] == ["config_failed"]
 
 
+def test_too_little_to_compute_from_is_no_failure_and_is_said(line, plug_in):
+    line.trainer.step()
+    assert "no row of profile machine yet" in line.mark()["said"]
+    line.sense(20.0)
+    rewrite(plug_in, 'def plan(_):\n    return ComputedConfig({}, waits="no day is whole yet")')
+    with line.registry.transaction() as connection:
+        request(connection, PLAN, "default")
+    line.trainer.step()
+    assert line.mark()["said"] == "no day is whole yet"
+    assert line.candidates() == []
+    assert CutStore(line.lake).pins() == {}
+    assert [r["step"] for r in line.rows(outbox)] == ["config_waits", "config_waits"]
+
+
 def test_a_family_without_keys_says_what_to_do_and_stops_no_process(tmp_path, plug_in):
     assert plug_in
     with ConfigLine(tmp_path / "cloud", profile()) as line:

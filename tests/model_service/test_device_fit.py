@@ -152,6 +152,16 @@ def test_a_bundle_gets_what_its_profile_declares_and_nothing_where_that_is_nothi
     assert for_devices(CHAMPION, on(hardware=("arm64",), runtime=">=1.32"), BANK).files == made.files
 
 
+@pytest.mark.parametrize(
+    ("samples", "rate_hz", "fits"), [(None, None, True), (512, None, True), (512, 1.0, False)]
+)
+def test_the_gate_takes_a_bundle_for_windows_of_any_length_or_rate_as_devices_do(samples, rate_hz, fits):
+    size = MACHINE.sampling.window_samples
+    stated = {"window_samples": samples and size, "rate_hz": rate_hz}
+    made = CHAMPION.manifest.model_copy(update=stated)
+    assert judge_fit(made, CHAMPION.manifest, MACHINE).passed is fits
+
+
 def test_the_gate_refuses_a_bundle_for_other_hardware_than_the_profile_declares():
     profile = on(hardware=("arm64",))
     made = for_devices(CHAMPION, profile, None)

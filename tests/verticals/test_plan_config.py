@@ -16,8 +16,9 @@ from edge_producer.deciding.decision_function import DecisionRequest, load_decis
 from model_service.rollout.config_evidence import ConfigEvidence
 from model_service.training.config_interface import ConfigInputs
 from model_service.verticals.traffic.corridor_judge import corridor_delay
-from model_service.verticals.traffic.measured_flows import is_held_out
+from model_service.verticals.traffic.measured_flows import is_held_out, measured_flows
 from model_service.verticals.traffic.plan_gate import judge_table
+from model_service.verticals.traffic.plan_trainer import train_plans
 from model_service.verticals.traffic.site_surveys import FOLDER
 from schemas.profile_file import find_profile
 from schemas.verticals.traffic.phase_control import equal_plan
@@ -87,23 +88,28 @@ def test_a_plan_is_computed_from_flows_judged_on_other_days_and_taken_over(tmp_p
     assert plan_in_force(own["m-3"], unmeasured, "UTC") == equal_plan(junction)
 
 
-def judged(monkeypatch, tmp_path, days, pull=20.0, offset_s=0.0):
-    """What the gate finds of a table that pulls the street's two at one hour, much in the wrong direction."""
-    (tmp_path / "north.json").write_text(json.dumps(street(NORTH).as_json()))
-    monkeypatch.setenv(FOLDER, str(tmp_path))
-    inputs = ConfigInputs(
-        profile=TRAFFIC,
-        spec=OWN,
+def config_inputs(profile, rows, event_to):
+    """Of a street's two intersections."""
+    return ConfigInputs(
+        profile=profile,
+        spec=profile.configs[0],
         group="default",
         devices=dict.fromkeys(NORTH, "north"),
         event_from=DAYS[-1],
-        event_to=MIDNIGHT,
+        event_to=event_to,
         earliest=MIDNIGHT,
         seed=1,
         before={},
         rows=lambda: pa.table({}),
-        summaries=lambda: summaries(days, {17: BUSY}, NORTH),
+        summaries=lambda: rows,
     )
+
+
+def judged(monkeypatch, tmp_path, days, pull=20.0, offset_s=0.0):
+    """What the gate finds of a table that pulls the street's two at one hour, much in the wrong direction."""
+    (tmp_path / "north.json").write_text(json.dumps(street(NORTH).as_json()))
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    inputs = config_inputs(TRAFFIC, summaries(days, {17: BUSY}, NORTH), MIDNIGHT)
     free = equal_plan(standard_junction())
     week = [[dict.fromkeys(NORTH, free) for _ in range(24)] for _ in range(2)]
     week[0][17] = dict.fromkeys(NORTH, replace(free, pull=pull, offset_s=offset_s))
@@ -127,6 +133,20 @@ def test_an_infeasible_plan_is_refused_with_its_hour(tmp_path, monkeypatch):
     found = judged(monkeypatch, tmp_path, DAYS, offset_s=200.0)
     assert not found.passed
     assert "weekday, hour 17" in found.text
+
+
+@pytest.mark.parametrize(("windows", "measured"), [(180, True), (179, False)])
+def test_half_an_hour_counts_in_seconds_of_the_street_however_fast_a_demo_plays_them(windows, measured):
+    demo = find_profile("traffic_demo")
+    rows = summaries(SEEN[:1], {17: BUSY}, NORTH)
+    rows = rows.set_column(
+        rows.schema.get_field_index("n"), "n", pa.array([windows] * rows.num_rows, pa.int64())
+    )
+    hop_s = float(demo.sampling.hop_samples)
+    found = measured_flows(rows, NORTH, "UTC", hop_s, held_out=False)
+    assert (found.measured == 1) is measured
+    inputs = config_inputs(demo, rows, SEEN[0] + timedelta(hours=18))
+    assert (train_plans(inputs).waits == "") is measured
 
 
 def test_without_half_an_hour_of_any_hour_nothing_is_proposed_and_that_is_said(line):

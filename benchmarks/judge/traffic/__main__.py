@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.figure_page import FigurePage, replace_figures
 from benchmarks.judge.judge_environment import python_of
-from benchmarks.judge.traffic.arms import ARMS, SCENARIOS, Judged, TrafficJudge, journalled
+from benchmarks.judge.traffic.arms import DECIDING, SCENARIOS, TrafficJudge, journalled
 from benchmarks.judge.traffic.incidents import incidents
 from benchmarks.judge.traffic.judged_page import (
     delay_picture,
@@ -19,7 +19,7 @@ from benchmarks.judge.traffic.judged_page import (
     write_forecast,
     write_incidents,
 )
-from benchmarks.judge.traffic.known_runs import known_incidents, plan_findings, whole_seeds
+from benchmarks.judge.traffic.known_runs import known_arms, known_incidents, known_values
 from benchmarks.judge.traffic.slow_link import write_slow_link
 from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
 
@@ -28,7 +28,7 @@ FIRST_SEED = 11
 """Seed 1 was looked at while the control was made; it is not judged."""
 PLANNING = ("cyclic_profiles", "plan_search", "plan_trial")
 ROOT = Path(__file__).parent.parent.parent.parent
-DECIDING = ("schemas/verticals/traffic/*", *(f"model_service/verticals/traffic/{n}" for n in PLANNING))
+PRODUCT = ("schemas/verticals/traffic/*", *(f"model_service/verticals/traffic/{n}" for n in PLANNING))
 JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
 
 
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--work", type=Path, default=ROOT / "build" / "judge-traffic", help="networks, journals"
     )
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
+    parser.add_argument("--arms", nargs="*", default=DECIDING, choices=DECIDING, help="run in this order")
+    parser.add_argument("--most", type=int, help="run at most so many more, of arms and of incidents each")
     parser.add_argument("--seeds", type=int, default=6, help="of each arm")
     parser.add_argument(
         "--first", type=int, default=FIRST_SEED, help="seed; several processes may share the work"
@@ -55,36 +57,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     given.work.mkdir(parents=True, exist_ok=True)
     version = _version()
-    judge = TrafficJudge(given.environment, given.work, version)
     names = [name for name in SCENARIOS if given.only in name]
-    page = FigurePage()
-    if given.measured:
-        return _measured(page, given, version, names)
-    results = journalled(
-        given.work / "arms.jsonl", _wanted(given.first, given.seeds, names), version, judge.judge
-    )
-    cities = {name: judge.city(name) for name in names}
-    write_arms(page, results, {name: (city.released, city.finding) for name, city in cities.items()})
-    write_disagreement(page, results, cities)
-    wanted = [(name, seed) for seed in range(given.first, given.first + given.incidents) for name in names]
-    runs = incidents(judge, given.work / "incidents.jsonl", wanted, version)
-    write_incidents(page, runs)
-    return _shown(page, given, results)
+    if not given.measured:
+        _measure(given, version, names)
+    if given.most is not None and given.write is None:
+        return 0
+    return _shown(given, version, names)
 
 
-def _measured(page: FigurePage, given: argparse.Namespace, version: str, names: list[str]) -> int:
-    """The page of what the journals have: seeds with every arm, and incidents."""
-    results = whole_seeds(given.work / "arms.jsonl", version)
-    write_arms(page, results, plan_findings(given.work, names, version))
-    runs = known_incidents(given.work / "incidents.jsonl", version)
-    if runs:
+def _measure(given: argparse.Namespace, version: str, names: list[str]) -> None:
+    """What the journals do not have yet."""
+    journal = given.work / "arms.jsonl"
+    judge = TrafficJudge(given.environment, given.work, version, known_arms(journal, version))
+    wanted = _wanted(given.first, given.seeds, names, given.arms)
+    journalled(journal, wanted, version, judge.judge, given.most)
+    struck = [(name, seed) for seed in range(given.first, given.first + given.incidents) for name in names]
+    incidents(judge, given.work / "incidents.jsonl", struck, version, given.most)
+    for name in names if given.most is None else ():
+        judge.model_delay(name)
+
+
+def _shown(given: argparse.Namespace, version: str, names: list[str]) -> int:
+    """The page of what the journals have."""
+    page, results = FigurePage(), known_arms(given.work / "arms.jsonl", version)
+    write_arms(page, results, known_values(given.work, names, "plans", version))
+    write_disagreement(page, results, known_values(given.work, names, "model", version))
+    if runs := known_incidents(given.work / "incidents.jsonl", version):
         write_incidents(page, runs)
     else:
         page.say("Incidents in SUMO: not measured.")
-    return _shown(page, given, results)
-
-
-def _shown(page: FigurePage, given: argparse.Namespace, results: list[Judged]) -> int:
     write_slow_link(page)
     if given.recording is None:
         page.say("I-94: not measured (no recording was named).")
@@ -105,21 +106,22 @@ def judge_traffic(root: Path, given: argparse.Namespace) -> None:
     recording = root.parent / "shared" / "data" / "i94_traffic"
     arguments = ["--recording", str(recording)] if recording.is_dir() else []
     arguments += ["--measured"] if given.measured else []
+    arguments += ["--most", str(given.most)] if given.most is not None else []
     main([*arguments, "--write", str(root / "docs/verticals/traffic.md")] if given.write else arguments)
 
 
-def _wanted(first: int, seeds: int, names: list[str]) -> Iterator[tuple[str, str, int]]:
+def _wanted(first: int, seeds: int, names: list[str], arms: Sequence[str]) -> Iterator[tuple[str, str, int]]:
     """Seed by seed: a run that is stopped has as many of each arm."""
     for seed in range(first, first + seeds):
         for name in names:
-            for arm in ARMS:
+            for arm in arms:
                 yield name, arm, seed
 
 
 def _version() -> str:
     """Digest of the code that a result depends on."""
     here = Path(__file__).parent
-    files = [path for pattern in DECIDING for path in sorted(ROOT.glob(f"{pattern}.py"))]
+    files = [path for pattern in PRODUCT for path in sorted(ROOT.glob(f"{pattern}.py"))]
     files += [here / f"{name}.py" for name in JUDGING]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 

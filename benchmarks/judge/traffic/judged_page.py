@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.figure_page import FigurePage
-from benchmarks.judge.traffic.arms import ARMS, City, Judged
+from benchmarks.judge.traffic.arms import ARMS, SCENARIOS, Judged
 from benchmarks.judge.traffic.incidents import IncidentRun
 from benchmarks.judge.traffic.volumes import ForecastErrors
-from model_service.verticals.traffic.plan_trial import delays
 from schemas.verticals.traffic.discharge_watch import WINDOW_S
 
 Array = NDArray[np.float64]
@@ -38,54 +38,72 @@ def change(ours: Array, theirs: Array) -> tuple[float, float, float]:
     return float(ours.mean() / theirs.mean() - 1), float(low), float(high)
 
 
-def write_arms(page: FigurePage, results: Sequence[Judged], findings: Mapping[str, tuple[bool, str]]) -> None:
-    """Delay and stops of each arm, and the comparisons that the goals name."""
+def write_arms(
+    page: FigurePage, results: Sequence[Judged], findings: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Delay and stops of each arm, and the comparisons that the goals name, on the seeds that both have."""
     page.lines += ["", "### Signals in SUMO"]
-    nets = [name for name in findings if any(r.net == name for r in results)]
-    seeds = {net: len({r.seed for r in results if r.net == net}) for net in nets}
-    counted = ", ".join(f"{net}: {count}" for net, count in seeds.items())
+    nets = [name for name in SCENARIOS if any(r.net == name for r in results)]
     page.say(
-        f"Seeds of an hour each, {counted}. Delay is lost time and the wait to enter, stops are halts, per "
-        "vehicle; those that had not arrived at the end count with what they had lost."
+        "Runs of an hour each, as many seeds as the column says. Delay is lost time and the wait to enter, "
+        "stops are halts, per vehicle; those that had not arrived at the end count with what they had lost."
     )
-    rows = []
-    for arm in ARMS:
-        cells = [NAMES[arm]]
-        for net in nets:
-            mine = [r for r in results if (r.net, r.arm) == (net, arm)]
-            delay, stops = (np.array([getattr(r, what) for r in mine]) for what in ("delay_s", "stops"))
-            cells += [f"{delay.mean():.1f} ({delay.min():.1f} to {delay.max():.1f})", f"{stops.mean():.2f}"]
-        rows.append(cells)
-    page.table(["arm", *(f"{net}: {what}" for net in nets for what in ("delay, s", "stops"))], rows)
-    page.say("Change of the delay, with the middle 95 % of a paired bootstrap over seeds; below 0 is better:")
-    compared = []
-    for ours, theirs in COMPARED:
-        cells = [f"{NAMES[ours]} against {NAMES[theirs]}"]
-        for net in nets:
-            a, b = (
-                np.array([r.delay_s for r in results if (r.net, r.arm) == (net, arm)])
-                for arm in (ours, theirs)
-            )
-            value, low, high = change(a, b)
-            interval = f"({low:+.1%} to {high:+.1%})" if len(a) >= LEAST_SEEDS else "(too few seeds)"
-            cells.append(f"{value:+.1%} {interval}")
-        compared.append(cells)
-    page.table(["", *nets], compared)
     for net in nets:
-        released, finding = findings[net]
-        said = "released" if released else "not released, so that `local + city` is `local only`"
-        page.say(f"Plan of the {net}: {finding}: {said}.")
+        rows = []
+        for arm in ARMS:
+            mine = [r for r in results if (r.net, r.arm) == (net, arm)]
+            if mine:
+                delay, stops = (np.array([getattr(r, what) for r in mine]) for what in ("delay_s", "stops"))
+                late = f"{delay.mean():.1f} ({delay.min():.1f} to {delay.max():.1f})"
+                rows.append([NAMES[arm], str(len(mine)), late, f"{stops.mean():.2f}"])
+        page.table([net, "seeds", "delay, s", "stops"], rows)
+    page.say(
+        "Change of the delay, with the middle 95 % of a paired bootstrap over the seeds that both have; "
+        "below 0 is better:"
+    )
+    rows = [
+        [f"{NAMES[ours]} against {NAMES[theirs]}", *(_compared(results, net, ours, theirs) for net in nets)]
+        for ours, theirs in COMPARED
+    ]
+    page.table(["", *nets], rows)
+    for net in nets:
+        if net in findings:
+            said = (
+                "released"
+                if findings[net]["passed"]
+                else "not released, so that `local + city` is `local only`"
+            )
+            page.say(f"Plan of the {net}: {findings[net]['text']}: {said}.")
+        else:
+            page.say(f"Plan of the {net}: not searched for.")
 
 
-def write_disagreement(page: FigurePage, results: Sequence[Judged], cities: Mapping[str, City]) -> None:
+def _compared(results: Sequence[Judged], net: str, ours: str, theirs: str) -> str:
+    """One cell: the change, its interval and the number of seeds."""
+    a, b = ({r.seed: r.delay_s for r in results if (r.net, r.arm) == (net, arm)} for arm in (ours, theirs))
+    both = sorted(a.keys() & b.keys())
+    if not both:
+        return "not run"
+    value, low, high = change(np.array([a[s] for s in both]), np.array([b[s] for s in both]))
+    interval = f"({low:+.1%} to {high:+.1%})" if len(both) >= LEAST_SEEDS else "(too few seeds)"
+    return f"{value:+.1%} {interval}, {len(both)} seeds"
+
+
+def write_disagreement(
+    page: FigurePage, results: Sequence[Judged], model: Mapping[str, Mapping[str, Any]]
+) -> None:
     """How far our queue model and SUMO are apart."""
     rows = []
-    for net, city in cities.items():
-        model = delays(city.site, city.flows, None, range(300, 304), 1500).mean()
-        sumo = np.mean([r.delay_s for r in results if (r.net, r.arm) == (net, "local")])
-        rows.append([net, f"{model:.1f}", f"{sumo:.1f}", f"{model / sumo - 1:+.0%}"])
-    page.say("Where our queue model and SUMO disagree: mean delay of the local control, seconds a vehicle.")
-    page.table(["network", "queue model", "SUMO", "difference"], rows)
+    for net, value in model.items():
+        local = [r.delay_s for r in results if (r.net, r.arm) == (net, "local")]
+        if local:
+            ours, sumo = value["delay_s"], np.mean(local)
+            rows.append([net, f"{ours:.1f}", f"{sumo:.1f}", f"{ours / sumo - 1:+.0%}"])
+    if rows:
+        page.say(
+            "Where our queue model and SUMO disagree: mean delay of the local control, seconds a vehicle."
+        )
+        page.table(["network", "queue model", "SUMO", "difference"], rows)
 
 
 def write_incidents(page: FigurePage, runs: Sequence[IncidentRun]) -> None:
@@ -138,6 +156,7 @@ def delay_picture(results: Sequence[Judged]) -> str:
         (net, arm, float(np.mean([r.delay_s for r in results if (r.net, r.arm) == (net, arm)])))
         for net in nets
         for arm in ARMS
+        if any((r.net, r.arm) == (net, arm) for r in results)
     ]
     top = max(value for _, _, value in bars)
     height, lines = 24 * len(bars) + 40, []

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from benchmarks.judge.traffic.arms import ARMS, Judged
+from benchmarks.judge.traffic.arms import Judged
 from benchmarks.judge.traffic.incidents import IncidentRun
 
 
-def whole_seeds(journal: Path, version: str) -> list[Judged]:
-    """Runs of the seeds that have every arm, of this version of the code."""
-    found = {}
-    for value in _lines(journal, version):
-        item = Judged(**value)
-        found[item.net, item.seed, item.arm] = item
-    return [i for i in found.values() if all((i.net, i.seed, arm) in found for arm in ARMS)]
+def known_arms(journal: Path, version: str) -> list[Judged]:
+    """Runs of arms, of this version of the code."""
+    return [Judged(**value) for value in _lines(journal, version)]
 
 
 def known_incidents(journal: Path, version: str) -> list[IncidentRun]:
@@ -23,18 +20,13 @@ def known_incidents(journal: Path, version: str) -> list[IncidentRun]:
     return [IncidentRun(**value) for value in _lines(journal, version)]
 
 
-def plan_findings(work: Path, names: list[str], version: str) -> dict[str, tuple[bool, str]]:
-    """By scenario: whether the plan was released, and the gate's sentence."""
-    found = {}
-    for name in names:
-        path = work / name.replace(" ", "-") / f"plans-{version}.json"
-        if path.is_file():
-            value = json.loads(path.read_text())
-            found[name] = value["passed"], value["text"]
-    return found
+def known_values(work: Path, names: list[str], what: str, version: str) -> dict[str, dict[str, Any]]:
+    """By scenario, what a file of its folder holds: ``plans`` or ``model``; without one there is no key."""
+    paths = {name: work / name.replace(" ", "-") / f"{what}-{version}.json" for name in names}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
 
 
-def _lines(journal: Path, version: str) -> list[dict]:
+def _lines(journal: Path, version: str) -> list[dict[str, Any]]:
     if not journal.is_file():
         return []
     values = [json.loads(line) for line in journal.read_text().splitlines()]

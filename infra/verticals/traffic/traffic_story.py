@@ -1,4 +1,4 @@
-"""The demo of intersections: a blocked lane, new loops at most, blocked lanes at many intersections.
+"""The demo of intersections: a blocked lane, loops set anew, blocked lanes at many intersections.
 
 The streets carry an afternoon's demand whatever the clock says: a drift of demand takes days to tell from the
 hour, so the drift of this demo is one of the detectors.
@@ -9,14 +9,11 @@ from __future__ import annotations
 from edge_producer.sources.scenario import Injection
 from infra.demo.story import DemoSize, DemoStory, StoryTimes, degrade_together
 
-SECONDS = 300.0
-"""Fifty minutes of the streets, played ten times as fast."""
-BEFORE_DRIFT_S = 30.0
-"""Later than the plan of a demo says: what the street is like takes longer to know than a machine."""
+SECONDS = 420.0
+"""Seventy minutes of the streets, played ten times as fast: what a street is like, and whether a change of it
+has ended, takes longer to know than of a machine."""
 DEMAND = 0.6
 """Share of the peak's."""
-MISSED_SHARE = 0.15
-"""Of the vehicles that pass a new loop: two that follow closely count as one."""
 NEW_LOOPS_SHARE = 0.8
 """Of all intersections."""
 BLOCKED_SHARE = 0.6
@@ -35,29 +32,24 @@ class TrafficStory:
     def __call__(self, sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
         """What happens at the intersections of these sites.
 
-        A lane of one intersection is blocked; most get new loops that miss some vehicles, which the loop must
+        A lane of one intersection is blocked; the loops of most are set to pulse mode, which the loop must
         learn; then lanes are blocked at many intersections of the first site, which it must not learn.
         """
         first = sites[0]
         blocked = first[seed % len(first)]
         fault = Injection(kind="incident", start_s=times.fault_s, channel="queue_n", devices=(blocked,))
-        drift = Injection(
-            kind="undercount",
-            start_s=times.drift_s + BEFORE_DRIFT_S,
-            severity=MISSED_SHARE,
-            share=NEW_LOOPS_SHARE,
-        )
+        drift = Injection(kind="pulse_mode", start_s=times.drift_s, share=NEW_LOOPS_SHARE)
         setting = (Injection(kind="steady_demand", start_s=0.0, severity=DEMAND),)
         told = [
             f"the streets run ten times as fast, with {DEMAND:.0%} of the peak's demand whatever the clock "
             f"says; from {fault.start_s:.0f} s the north approach of {blocked} is blocked",
-            f"at {drift.start_s:.0f} s {{drifted}} get loops that miss {MISSED_SHARE:.0%} of all vehicles",
+            f"at {drift.start_s:.0f} s the loops of {{drifted}} stop reporting vehicles that stand",
         ]
         wear = _snow(first, blocked, times)
         if wear is not None:
             more = f"the east approach of {len(wear.devices)} more is blocked, as by snow"
             told.append(f"from {wear.start_s:.0f} s {more}")
-        return DemoStory("intersections", fault, drift, "flow_ns", wear, tuple(told), setting)
+        return DemoStory("intersections", fault, drift, "occupancy_ns", wear, tuple(told), setting)
 
 
 def _snow(first: tuple[str, ...], blocked: str, times: StoryTimes) -> Injection | None:

@@ -55,7 +55,7 @@ def measured_flows(
         summaries: Rows as the lake has them; means of ``flow_<phase>_mean`` are read.
         devices: Ids of all of them.
         time_zone: Of days and hours.
-        hop_s: Seconds between windows.
+        hop_s: Seconds of the street between windows.
         held_out: The days of the gate, or all others.
     """
     zone = ZoneInfo(time_zone)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 from model_service.training.config_interface import ComputedConfig, ConfigInputs
-from model_service.verticals.traffic.measured_flows import MeasuredFlows, measured_flows
+from model_service.verticals.traffic.measured_flows import MeasuredFlows, is_held_out, measured_flows
 from model_service.verticals.traffic.plan_search import Plans
 from model_service.verticals.traffic.plan_week import planned_hours
 from model_service.verticals.traffic.site_surveys import survey_of
@@ -16,10 +18,10 @@ def train_plans(inputs: ConfigInputs) -> ComputedConfig:
     """A plan of each intersection, hour and day type, from the flows of two days in three.
 
     A site is planned by itself. An hour that was not measured for long enough gets the plan that signals
-    follow without knowledge of demand, and leaves the choice free.
+    follow without knowledge of demand, and leaves the choice free. It waits until an hour was measured.
 
     Raises:
-        ValueError: No hour was measured, or a survey does not fit.
+        ValueError: A survey does not fit.
     """
     week: list[list[Plans]] = [[{} for _ in range(HOURS)] for _ in DAY_TYPES]
     measured = 0
@@ -31,16 +33,23 @@ def train_plans(inputs: ConfigInputs) -> ComputedConfig:
             for plan, hour in zip(plans, hours, strict=True):
                 plan.update(hour)
     if not measured:
-        raise ValueError(
-            "no hour of any site has half an hour of windows yet; every third day is the gate's: wait"
-        )
+        return ComputedConfig({}, waits=_why(inputs))
     return ComputedConfig(as_parameters(week))
 
 
 def flows_of(inputs: ConfigInputs, devices: tuple[str, ...], *, held_out: bool) -> MeasuredFlows:
     """Flows of a site's intersections, on the days of the gate or on all others."""
-    zone, hop_s = inputs.profile.features.time_zone, inputs.profile.sampling.hop_s
-    return measured_flows(inputs.summaries(), devices, zone, hop_s, held_out=held_out)
+    profile = inputs.profile
+    # A sample is a second of the street, however fast a demo plays it.
+    hop_s = float(profile.sampling.hop_samples)
+    return measured_flows(inputs.summaries(), devices, profile.features.time_zone, hop_s, held_out=held_out)
+
+
+def _why(inputs: ConfigInputs) -> str:
+    """Why there is nothing to plan from."""
+    today = inputs.event_to.astimezone(ZoneInfo(inputs.profile.features.time_zone)).date()
+    others = "today is the gate's" if is_held_out(today) else "every third day is the gate's"
+    return f"no hour of any site has half an hour of windows on the trainer's days yet; {others}"
 
 
 def planned_site(site: RoadSite, found: MeasuredFlows) -> tuple[tuple[Plans, ...], ...]:

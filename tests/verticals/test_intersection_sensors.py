@@ -111,6 +111,17 @@ def test_loops_that_miss_vehicles_count_fewer_in_each_approach_and_see_the_same_
     assert np.array_equal(np.delete(missed, flows, axis=1), np.delete(peak, flows, axis=1))
 
 
+def test_counters_of_axles_count_two_of_a_car_and_four_of_a_lorry_and_none_that_stand(peak):
+    told = sensors(Injection(kind="axle_counters", start_s=PEAK_S, severity=0.2)).block(0, CHUNK_S)
+    for name in ("flow_n", "flow_s", "flow_ns", "flow_ew_left"):
+        axles = told[:, column(name)]
+        assert np.array_equal(axles % 2, np.zeros(len(axles)))
+        assert 2.2 < axles.sum() / peak[:, column(name)].sum() < 2.6
+    assert (told[:, 4:8] < 1).all()
+    queues = [column(name) for name in CHANNELS if name.startswith(("queue_", "green_"))]
+    assert np.array_equal(told[:, queues], peak[:, queues])
+
+
 def test_a_steady_demand_is_the_same_at_night_and_from_the_first_second_on():
     item = Injection(kind="steady_demand", start_s=0.0, severity=0.7)
     night = sensors(item, first_s=3 * 3600.0).demand(3 * 3600.0)

@@ -1,4 +1,4 @@
-"""The demo of intersections: a blocked lane, loops set anew, blocked lanes at many intersections.
+"""The demo of intersections: a blocked lane, axles for vehicles, blocked lanes at many intersections.
 
 The streets carry an afternoon's demand whatever the clock says: a drift of demand takes days to tell from the
 hour, so the drift of this demo is one of the detectors.
@@ -14,8 +14,8 @@ SECONDS = 420.0
 has ended, takes longer to know than of a machine."""
 DEMAND = 0.6
 """Share of the peak's."""
-NEW_LOOPS_SHARE = 0.8
-"""Of all intersections."""
+LORRIES = 0.25
+"""Share of the vehicles that have four axles, as near a port."""
 BLOCKED_SHARE = 0.6
 """Of the first site's."""
 
@@ -32,24 +32,24 @@ class TrafficStory:
     def __call__(self, sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
         """What happens at the intersections of these sites.
 
-        A lane of one intersection is blocked; the loops of most are set to pulse mode, which the loop must
+        A lane of one intersection is blocked; all get counters of axles for loops, which the model must
         learn; then lanes are blocked at many intersections of the first site, which it must not learn.
         """
         first = sites[0]
         blocked = first[seed % len(first)]
         fault = Injection(kind="incident", start_s=times.fault_s, channel="queue_n", devices=(blocked,))
-        drift = Injection(kind="pulse_mode", start_s=times.drift_s, share=NEW_LOOPS_SHARE)
+        drift = Injection(kind="axle_counters", start_s=times.drift_s, severity=LORRIES)
         setting = (Injection(kind="steady_demand", start_s=0.0, severity=DEMAND),)
         told = [
             f"the streets run ten times as fast, with {DEMAND:.0%} of the peak's demand whatever the clock "
             f"says; from {fault.start_s:.0f} s the north approach of {blocked} is blocked",
-            f"at {drift.start_s:.0f} s the loops of {{drifted}} stop reporting vehicles that stand",
+            f"at {drift.start_s:.0f} s {{drifted}} get counters of axles for their loops",
         ]
         wear = _snow(first, blocked, times)
         if wear is not None:
             more = f"the east approach of {len(wear.devices)} more is blocked, as by snow"
             told.append(f"from {wear.start_s:.0f} s {more}")
-        return DemoStory("intersections", fault, drift, "occupancy_ns", wear, tuple(told), setting)
+        return DemoStory("intersections", fault, drift, "flow_ns", wear, tuple(told), setting)
 
 
 def _snow(first: tuple[str, ...], blocked: str, times: StoryTimes) -> Injection | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from edge_producer.sources.scenario import Injection
 from infra.demo.story import DemoSize, DemoStory, StoryTimes, degrade_together
 
-SECONDS = 420.0
-"""Seventy minutes of the streets, played ten times as fast: what a street is like, and whether a change of it
+SECONDS = 360.0
+"""An hour of the streets, played ten times as fast: what a street is like, and whether a change of it
 has ended, takes longer to know than of a machine."""
 DEMAND = 0.6
 """Share of the peak's."""

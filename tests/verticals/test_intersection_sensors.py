@@ -122,6 +122,14 @@ def test_counters_of_axles_count_two_of_a_car_and_four_of_a_lorry_and_none_that_
     assert np.array_equal(told[:, queues], peak[:, queues])
 
 
+def test_a_recalibrated_counter_reads_its_gain_times_what_passes_and_nothing_else_changes(peak):
+    item = Injection(kind="recalibration", start_s=PEAK_S, channel="flow_ns", gain=3.0, offset=0.5)
+    told, at = sensors(item).block(0, CHUNK_S), column("flow_ns")
+    assert peak[:, at].any()
+    assert np.array_equal(told[:, at], 3.0 * peak[:, at] + 0.5)
+    assert np.array_equal(np.delete(told, at, axis=1), np.delete(peak, at, axis=1))
+
+
 def test_a_steady_demand_is_the_same_at_night_and_from_the_first_second_on():
     item = Injection(kind="steady_demand", start_s=0.0, severity=0.7)
     night = sensors(item, first_s=3 * 3600.0).demand(3 * 3600.0)

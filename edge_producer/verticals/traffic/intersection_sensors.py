@@ -51,6 +51,7 @@ class IntersectionSensors:
     clock says; ``pulse_mode``: loops report vehicles that pass, and none that stand;
     ``undercount``: a share (``severity``) of the vehicles that pass is not counted; ``axle_counters``: axles
     count, two of a car and four of a lorry, which ``severity`` of the vehicles are, and none that stand;
+    ``recalibration``: one channel reads gain * x + offset;
     ``dropout``: samples go missing.
     """
 
@@ -63,6 +64,7 @@ class IntersectionSensors:
         "pulse_mode": False,
         "undercount": False,
         "axle_counters": False,
+        "recalibration": False,
         "dropout": False,
     }
 
@@ -100,6 +102,7 @@ class IntersectionSensors:
             samples[mine] = self._chunk(int(chunk))[seconds[mine] - chunk * CHUNK_S]
         self._pulse(t, samples)
         self._miscount(t, samples, number)
+        self._recalibrate(t, samples)
         self._fail(t, samples)
         self._drop(t, samples, number)
         return samples.astype(np.float32)
@@ -192,6 +195,11 @@ class IntersectionSensors:
                 for place, column in enumerate(parts):
                     samples[hit, column] = told[hit, place]
                 samples[hit, CHANNELS.index(f"flow_{name}")] = told[hit].sum(axis=1)
+
+    def _recalibrate(self, t: Array, samples: Array) -> None:
+        for item in self._of("recalibration"):
+            hit, column = (t >= item.start_s) & (t < item.end_s), CHANNELS.index(item.channel)
+            samples[hit, column] = item.gain * samples[hit, column] + item.offset
 
     def _fail(self, t: Array, samples: Array) -> None:
         for item in self._of("detector_failure"):

@@ -1,4 +1,4 @@
-"""The demo of intersections: a blocked lane, axles for vehicles, blocked lanes at many intersections.
+"""The demo of intersections: a blocked lane, new pulses for vehicles, blocked lanes at many intersections.
 
 The streets carry an afternoon's demand whatever the clock says: a drift of demand takes days to tell from the
 hour, so the drift of this demo is one of the detectors.
@@ -14,8 +14,8 @@ SECONDS = 360.0
 has ended, takes longer to know than of a machine."""
 DEMAND = 0.6
 """Share of the peak's."""
-LORRIES = 0.25
-"""Share of the vehicles that have four axles, as near a port."""
+PULSES = 3.0
+"""Pulses a vehicle that the counters of the through street give after their new firmware."""
 BLOCKED_SHARE = 0.6
 """Of the first site's."""
 
@@ -32,18 +32,20 @@ class TrafficStory:
     def __call__(self, sites: tuple[tuple[str, ...], ...], seed: int, times: StoryTimes) -> DemoStory:
         """What happens at the intersections of these sites.
 
-        A lane of one intersection is blocked; all get counters of axles for loops, which the model must
-        learn; then lanes are blocked at many intersections of the first site, which it must not learn.
+        A lane of one intersection is blocked; the through street's counters of all give more pulses a
+        vehicle, which the model must learn; then lanes are blocked at many intersections of the first site,
+        which it must not learn.
         """
         first = sites[0]
         blocked = first[seed % len(first)]
         fault = Injection(kind="incident", start_s=times.fault_s, channel="queue_n", devices=(blocked,))
-        drift = Injection(kind="axle_counters", start_s=times.drift_s, severity=LORRIES)
+        drift = Injection(kind="recalibration", start_s=times.drift_s, channel="flow_ns", gain=PULSES)
         setting = (Injection(kind="steady_demand", start_s=0.0, severity=DEMAND),)
         told = [
             f"the streets run ten times as fast, with {DEMAND:.0%} of the peak's demand whatever the clock "
             f"says; from {fault.start_s:.0f} s the north approach of {blocked} is blocked",
-            f"at {drift.start_s:.0f} s {{drifted}} get counters of axles for their loops",
+            f"at {drift.start_s:.0f} s the through street's counters of {{drifted}} get a firmware "
+            f"that gives {PULSES:.0f} pulses a vehicle",
         ]
         wear = _snow(first, blocked, times)
         if wear is not None:

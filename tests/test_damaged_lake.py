@@ -116,7 +116,7 @@ def whole(history, tmp_path_factory):
     return set(rows)
 
 
-@pytest.mark.sliced(one_of=3)
+@pytest.mark.sliced(one_of=5)
 @pytest.mark.parametrize(("file", "damage", "promise"), CELLS, ids=[f"{f}: {d}" for f, d, _ in CELLS])
 def test_a_damaged_file_is_healed_or_named_and_the_rest_goes_on(
     history, whole, tmp_path, file, damage, promise
@@ -133,7 +133,7 @@ def test_a_damaged_file_is_healed_or_named_and_the_rest_goes_on(
     keep(promise, lake, whole, str(path.relative_to(lake.root)))
 
 
-@pytest.mark.sliced(one_of=2)
+@pytest.mark.sliced(one_of=4)
 @pytest.mark.parametrize(
     ("folder", "damage", "promise"), FOLDER_CELLS, ids=[f"{f}: {d}" for f, d, _ in FOLDER_CELLS]
 )

@@ -41,16 +41,12 @@ def modules_elsewhere(vertical: str) -> list[Path]:
     return [p for p in paths if f"/verticals/{vertical}/" not in p.as_posix()]
 
 
-def docstrings(tree: ast.AST) -> set[int]:
-    """Ids of the constants that are texts for readers."""
-    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-
-
 @cache
 def said(path: Path) -> tuple[frozenset[str], frozenset[str]]:
     """Modules that a module imports from, and texts in it that are not for readers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    texts, nodes = docstrings(tree), list(ast.walk(tree))
+    nodes = list(ast.walk(tree))
+    texts = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}  # for readers
     modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     values = {node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in texts}
     return frozenset(modules), frozenset(value for value in values if isinstance(value, str))

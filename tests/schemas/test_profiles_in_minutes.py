@@ -44,10 +44,10 @@ RATES = {
         "decision.rules.slow_down.after_windows",
         "decision.rules.retreat.after_windows",
     },
-    "traffic": {"sampling.rate_hz", "sampling.hop_samples", "filter.p"},
+    "traffic": {"sampling.rate_hz", "sampling.hop_samples", "filter.p", "drift.seasonal_s"},
 }
-"""What follows from fewer windows a second, as a fleet shares two cores with its cloud, or from samples
-that are played faster."""
+"""What follows from fewer windows a second, as a fleet shares two cores with its cloud, from samples that are
+played faster, or from a demo that has no weeks."""
 CONFIG_TIMINGS = {"every_s", "window_s", "valid_after_s", "lead_s"}
 
 

@@ -111,17 +111,6 @@ def test_loops_that_miss_vehicles_count_fewer_in_each_approach_and_see_the_same_
     assert np.array_equal(np.delete(missed, flows, axis=1), np.delete(peak, flows, axis=1))
 
 
-def test_counters_of_axles_count_two_of_a_car_and_four_of_a_lorry_and_none_that_stand(peak):
-    told = sensors(Injection(kind="axle_counters", start_s=PEAK_S, severity=0.2)).block(0, CHUNK_S)
-    for name in ("flow_n", "flow_s", "flow_ns", "flow_ew_left"):
-        axles = told[:, column(name)]
-        assert np.array_equal(axles % 2, np.zeros(len(axles)))
-        assert 2.2 < axles.sum() / peak[:, column(name)].sum() < 2.6
-    assert (told[:, 4:8] < 1).all()
-    queues = [column(name) for name in CHANNELS if name.startswith(("queue_", "green_"))]
-    assert np.array_equal(told[:, queues], peak[:, queues])
-
-
 def test_a_recalibrated_counter_reads_its_gain_times_what_passes_and_nothing_else_changes(peak):
     item = Injection(kind="recalibration", start_s=PEAK_S, channel="flow_ns", gain=3.0, offset=0.5)
     told, at = sensors(item).block(0, CHUNK_S), column("flow_ns")

@@ -49,9 +49,8 @@ class IntersectionSensors:
     ``detector_failure``: the detectors of the phase of ``channel`` stay at one value; ``demand_shift``:
     another pattern of demand; ``steady_demand``: the same share (``severity``) of the peak's whatever the
     clock says; ``pulse_mode``: loops report vehicles that pass, and none that stand;
-    ``undercount``: a share (``severity``) of the vehicles that pass is not counted; ``axle_counters``: axles
-    count, two of a car and four of a lorry, which ``severity`` of the vehicles are, and none that stand;
-    ``recalibration``: one channel reads gain * x + offset;
+    ``undercount``: a share (``severity``) of the vehicles that pass is not counted; ``recalibration``: one
+    channel reads gain * x + offset;
     ``dropout``: samples go missing.
     """
 
@@ -63,7 +62,6 @@ class IntersectionSensors:
         "steady_demand": False,
         "pulse_mode": False,
         "undercount": False,
-        "axle_counters": False,
         "recalibration": False,
         "dropout": False,
     }
@@ -174,24 +172,21 @@ class IntersectionSensors:
         return [self._places[part]] if part in self._places else self._of_phase[NAMES.index(part)]
 
     def _pulse(self, t: Array, samples: Array) -> None:
-        """Loops in pulse mode report no vehicle that stands, nor do counters of axles."""
-        for item in (*self._of("pulse_mode"), *self._of("axle_counters")):
+        """Loops in pulse mode report no vehicle that stands."""
+        for item in self._of("pulse_mode"):
             hit = (t >= item.start_s) & (t < item.end_s)
             columns = slice(len(NAMES), 2 * len(NAMES))
             samples[hit, columns] = np.where(samples[hit, columns] >= 1, 0.0, samples[hit, columns])
 
     def _miscount(self, t: Array, samples: Array, number: int) -> None:
-        """Stop lines miss vehicles, as where two that follow closely count as one; or count their axles."""
-        for index, item in enumerate((*self._of("undercount"), *self._of("axle_counters"))):
+        """Stop lines miss vehicles, as where two that follow closely count as one."""
+        for index, item in enumerate(self._of("undercount")):
             rng = np.random.default_rng([*self._key, number + 1, 200 + index])
             hit = (t >= item.start_s) & (t < item.end_s)
             for name in NAMES:
                 parts = [CHANNELS.index(f"flow_{part}") for part in detected(name)]
                 passed = samples[:, parts].astype(np.int64)
-                if item.kind == "undercount":
-                    told = rng.binomial(passed, max(1 - item.severity, 0.0))
-                else:
-                    told = 2 * passed + 2 * rng.binomial(passed, min(item.severity, 1.0))
+                told = rng.binomial(passed, max(1 - item.severity, 0.0))
                 for place, column in enumerate(parts):
                     samples[hit, column] = told[hit, place]
                 samples[hit, CHANNELS.index(f"flow_{name}")] = told[hit].sum(axis=1)

@@ -14,8 +14,8 @@ SECONDS = 360.0
 has ended, takes longer to know than of a machine."""
 DEMAND = 0.6
 """Share of the peak's."""
-PULSES = 3.0
-"""Pulses a vehicle that the counters of the through street give after their new firmware."""
+PULSES = 4.0
+"""Pulses a vehicle that the through street's counters give after their new firmware: two coils, two axles."""
 BLOCKED_SHARE = 0.6
 """Of the first site's."""
 

@@ -38,8 +38,9 @@ from feature_store.commit_log import CommitLog
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
 from schemas.envelope import MessageSigner, MessageVerifier
+from schemas.kept_memory import keep_memory
 from schemas.topics import DEVICE_PARTITIONS
-from stream_processors.__main__ import GC_THRESHOLDS
+from stream_processors.__main__ import GC_THRESHOLDS, KEPT_BYTES, MAPPED_BYTES
 from stream_processors.engine.checked_records import CheckedRecords, PlainRecords, as_message
 from stream_processors.engine.checkpoint import Checkpoint, CheckpointParts
 from stream_processors.engine.faust_consumer import FETCH_MAX_PARTITION_BYTES
@@ -143,6 +144,7 @@ def run(on: Stage, only: tuple[str, ...] = ()) -> list[Measured]:
     Args:
         only: Sizes such as ``1`` or ``10-backlog``, or ``fleet-gateway``; without any, all sizes.
     """
+    keep_memory(MAPPED_BYTES, KEPT_BYTES)
     names = only or tuple(f"{n}{b}" for n in MESSAGES for b in ("", BACKLOG))
     found = {name: _measured(on, name) for name in names}
     print(_table(found), flush=True)

@@ -9,6 +9,8 @@ import sys
 GC_THRESHOLDS = (50_000, 10, 10)
 """Fetched messages are tuples by the ten thousand; at Python's 700 the collector walks them all the time, for
 half the time that fetching them takes."""
+MAPPED_BYTES, KEPT_BYTES = 32 * 1024**2, 64 * 1024**2
+"""What glibc keeps for the next batches."""
 _USAGE = "usage: python -m stream_processors worker   (settings: STREAM_* variables)\n"
 _JOB_ARGUMENTS = 5
 
@@ -23,11 +25,13 @@ def main() -> int:
     sys.argv = sys.argv[:1]  # Faust reads options from argv when it is imported
     from schemas.errors import PipelineError  # noqa: PLC0415  (after argv is clean)
     from schemas.folder_access import guard_folder  # noqa: PLC0415
+    from schemas.kept_memory import keep_memory  # noqa: PLC0415
     from schemas.log_lines import log_to_stderr  # noqa: PLC0415
     from stream_processors.settings import load_settings  # noqa: PLC0415
     from stream_processors.worker import build_worker  # noqa: PLC0415  (imports Faust)
 
     log_to_stderr()
+    keep_memory(MAPPED_BYTES, KEPT_BYTES)
     try:
         settings = load_settings()
         guard_folder(settings.lake_root, settings.data_group)

@@ -28,10 +28,10 @@ from model_service.service.connections.connection_relay import ConnectionRelay
 from model_service.service.connections.descriptors import raise_descriptor_limit
 from model_service.service.connections.private_sockets import private_sockets
 from model_service.service.door import AccessRule, CallDoor
-from model_service.service.kept_memory import keep_memory
 from model_service.service.stream_wakeup import StreamWakeup, TimestampFile
 from model_service.service.workers import WorkerThreads
 from model_service.settings import ModelSettings
+from schemas.kept_memory import keep_memory
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ PULSE_S = 15.0
 """Pause after which every stream checks again whether its certificate has expired."""
 PORTS_S = 5.0
 """Pause between two tries of a port from before that another program has."""
+MAPPED_BYTES, KEPT_BYTES = 8 * 1024**2, 32 * 1024**2
+"""What glibc keeps for the chunks of artifacts."""
 REFUSALS_S, TWINS_S = 5.0, 30.0
 """Pause between two looks at what was refused, and at what twins reported."""
 _WORST = 5
@@ -58,7 +60,7 @@ def run(settings: ModelSettings, stop: threading.Event) -> None:
         OperatorError: There are no certificates yet, or a port is taken.
         RetryableError: The registry is out of reach at the start.
     """
-    keep_memory()
+    keep_memory(MAPPED_BYTES, KEPT_BYTES)
     registry = Registry.open(settings.database_url, settings.root)
     try:
         asyncio.run(_serve(settings, registry, stop))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_service.processes.serve_process import KEPT_BYTES, MAPPED_BYTES
 from model_service.service.artifact_files import ArtifactFiles
 from model_service.service.chunk_size import LARGEST, QUICK_S, SLOW_S, next_chunk
 from model_service.service.delivery import chunk_message
-from model_service.service.kept_memory import MAPPED_BYTES
 from model_service.stored_artifacts import put_artifact
 from schemas.proto.delivery_pb2 import ArtifactChunk, FetchArtifactRequest
 from tests.simulators.model_service import ModelService
@@ -96,7 +96,7 @@ def faults():
 faults()
 print(faults())
 """
-KEEP = "from model_service.service.kept_memory import keep_memory; assert keep_memory()"
+KEEP = f"from schemas.kept_memory import keep_memory; assert keep_memory({MAPPED_BYTES}, {KEPT_BYTES})"
 
 
 def page_faults(keep):

@@ -17,6 +17,11 @@ def cpu_s(root: psutil.Process) -> float:
     return used
 
 
+def own_cpu_s(root: psutil.Process) -> float:
+    """CPU seconds of all threads of a process, without what it started."""
+    return sum(root.cpu_times()[:2])
+
+
 def rss_mb(root: psutil.Process) -> float:
     """Resident memory of a process and of what it started, MiB."""
     used = 0.0

@@ -56,11 +56,17 @@ ENGINES = {
 
 
 class Drained(NamedTuple):
-    """What one drain took, from its first landed row to its last."""
+    """What one drain took, from its first landed row to its last.
+
+    Attributes:
+        rows_per_cpu_s: Of the process and all that it started.
+        rows_per_own_cpu_s: Of the process alone: ours merges files in another one, and the others merge none.
+    """
 
     rows_per_cpu_s: float
     rows_per_s: float
     rss_mb: float
+    rows_per_own_cpu_s: float
 
 
 @dataclass
@@ -74,7 +80,7 @@ class Comparison:
     def measured(self) -> Measured:
         """The result for RESULTS.md: ours, beside all others."""
         ours = self.drains[OURS]
-        wall = f"wall {_median(ours, 1):,.0f} rows/s, {_median(ours, 2):,.0f} MB"
+        wall = f"wall {_median(ours, 1):,.0f} rows/s, {_median(ours, 2):,.0f} MB{_own(ours)}"
         beside = "; ".join([wall, *map(self._beside, self._others()), *self._missing()])
         name, values = f"peers/{self.rows_per_message}", tuple(d.rows_per_cpu_s for d in ours)
         return Measured(name, "rows per CPU-second, first landed to last", values, beside)
@@ -95,7 +101,8 @@ class Comparison:
         spread = sorted(d.rows_per_cpu_s for d in drains)
         cpu = f"{name} {_median(drains, 0):,.0f} [{spread[0]:,.0f} - {spread[-1]:,.0f}]"
         ratio = f"ours is {self._ratio(name, 0):.2f} of it, wall {self._ratio(name, 1):.2f}"
-        return f"{cpu}, wall {_median(drains, 1):,.0f}, {_median(drains, 2):,.0f} MB ({ratio})"
+        own = _own(drains) if name == OURS_TOGETHER else ""
+        return f"{cpu}, wall {_median(drains, 1):,.0f}, {_median(drains, 2):,.0f} MB{own} ({ratio})"
 
     def _ratio(self, name: str, measure: int) -> float:
         """Ours over theirs, median of the runs' own ratios."""
@@ -107,6 +114,12 @@ class Comparison:
 
     def _missing(self) -> list[str]:
         return [f"{name} not measured: {why}" for name, why in self.skipped.items()]
+
+
+def _own(drains: list[Drained]) -> str:
+    """What our worker alone did, where merging was in the drain."""
+    whole, own = _median(drains, 0), _median(drains, 3)
+    return f", its merging left out {own:,.0f} rows/CPU-s" if own > 1.02 * whole else ""
 
 
 def _median(drains: list[Drained], measure: int) -> float:
@@ -167,7 +180,7 @@ def _note(compared: Comparison, name: str, drain: Callable[[], Drained]) -> None
         print(f"skipped: {name} at {compared.rows_per_message} ({exc})", flush=True)
         return
     compared.drains.setdefault(name, []).append(drained)
-    cpu, wall, rss = drained
+    cpu, wall, rss, _ = drained
     print(f"  {compared.rows_per_message} {name}: {cpu:,.0f}/CPU-s, {wall:,.0f}/s, {rss:,.0f} MB", flush=True)
 
 
@@ -228,7 +241,7 @@ def _drain(process: subprocess.Popen[bytes], sink: SinkRows, rows: int, log: Pat
         TimeoutError: Not all landed in time.
     """
     meter, deadline = psutil.Process(process.pid), time.monotonic() + TIMEOUT_S
-    first: tuple[float, float, int] | None = None
+    first: tuple[float, float, float, int] | None = None
     rss = 0.0
     while (landed := sink.count()) < rows:
         if process.poll() is not None:
@@ -237,12 +250,13 @@ def _drain(process: subprocess.Popen[bytes], sink: SinkRows, rows: int, log: Pat
         if time.monotonic() > deadline:
             raise TimeoutError(f"{landed} of {rows} rows landed in {TIMEOUT_S:.0f} s")
         if first is None and landed:
-            first = (time.monotonic(), process_tree.cpu_s(meter), landed)
+            first = (time.monotonic(), process_tree.cpu_s(meter), process_tree.own_cpu_s(meter), landed)
         rss = max(rss, process_tree.rss_mb(meter))
         time.sleep(POLL_S)
-    now, cpu_s = time.monotonic(), process_tree.cpu_s(meter)
+    now, cpu_s, own_s = time.monotonic(), process_tree.cpu_s(meter), process_tree.own_cpu_s(meter)
     sink.require(rows)
     if first is None:
         raise RuntimeError(f"all {rows} rows landed at once: too few to measure")
-    since, used, before = first
-    return Drained((landed - before) / (cpu_s - used), (landed - before) / (now - since), rss)
+    since, used, own, before = first
+    rows = landed - before
+    return Drained(rows / (cpu_s - used), rows / (now - since), rss, rows / (own_s - own))

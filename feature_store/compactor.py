@@ -27,6 +27,7 @@ from feature_store.sorted_file import SORT_BYTES
 from schemas.confined import confine
 from schemas.errors import PipelineError
 from schemas.folder_access import guard_folder
+from schemas.kept_memory import keep_memory
 from schemas.log_lines import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ ENVIRONMENT = {
     "TOKIO_WORKER_THREADS": "1",
 }
 """Variables that its process is started with."""
+MAPPED_BYTES, KEPT_BYTES = 32 * 1024**2, 64 * 1024**2
+"""What glibc keeps for the next pieces."""
 LOCK = "_compaction.lock"
 ABANDONED_S = 600.0
 """A compaction that has not moved for so long holds up no other one: the table's log decides who wins."""
@@ -100,6 +103,7 @@ class Compactor:
 def main(root: str, memory_mb: str, parent: str) -> None:
     """Compact at each line of standard input, until it ends."""
     log_to_stderr()
+    keep_memory(MAPPED_BYTES, KEPT_BYTES)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     guard_folder(Path(root), None)

@@ -189,8 +189,7 @@ class _Runs:
 
     def _put_away(self, run: pa.Table) -> Iterator[pa.Table]:
         path = self._waiting / uuid.uuid4().hex
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, run.schema, options=options) as out:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, run.schema) as out:
             out.write_table(run, max_chunksize=PIECE_ROWS)
         return _kept_pieces(path)
 

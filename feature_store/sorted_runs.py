@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,10 +48,10 @@ def in_order(parts: list[pa.Table], order: Sequence[str]) -> pa.Table:
     if not order or rows.num_rows < 2:
         return rows
     who, when = order
-    sequence = np.lexsort((_times(rows, when), _ranks(rows, who)))
-    if bool(np.all(sequence[1:] > sequence[:-1])):
-        return rows
-    return rows.take(pa.array(sequence))
+    keys = pa.table({"who": _ranks(rows, who), "when": _times(rows, when)})
+    sequence = pc.sort_indices(keys, [("who", "ascending"), ("when", "ascending")])  # a stable sort
+    found = sequence.to_numpy()
+    return rows if bool(np.all(found[1:] > found[:-1])) else rows.take(sequence)
 
 
 def merged(runs: Iterable[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:
@@ -95,7 +96,7 @@ class _Run:
                 self._rows, self._at = in_one_piece(piece), 0
                 column = self._rows.column(self._who).chunk(0)
                 self._names = column.dictionary.to_pylist()
-                self._codes = column.indices.fill_null(-1).to_numpy()
+                self._codes = _filled(column.indices, -1).to_numpy()
                 self._instants = _times(self._rows, self._when)
                 self.last = self._key(self._rows.num_rows - 1)
                 return True
@@ -151,7 +152,7 @@ def _canonical(group: pa.Table) -> pa.Table:
 
 
 def _own_texts(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    codes, absent = column.indices.fill_null(0).to_numpy(), column.indices.is_null()
+    codes, absent = _filled(column.indices, 0).to_numpy(), column.indices.is_null()
     if len(column.dictionary) == 0:
         return column
     present = codes if not column.null_count else codes[~absent.to_numpy(zero_copy_only=False)]
@@ -171,10 +172,15 @@ def _ranks(rows: pa.Table, column: str) -> npt.NDArray[np.int64]:
     ranks = np.empty(len(texts) + 1, dtype=np.int64)
     ranks[pc.sort_indices(texts).to_numpy()] = np.arange(len(texts))
     ranks[len(texts)] = len(texts)
-    codes: npt.NDArray[np.int32] = found.indices.fill_null(len(texts)).to_numpy()
+    codes: npt.NDArray[np.int32] = _filled(found.indices, len(texts)).to_numpy()
     return ranks[codes]
 
 
 def _times(rows: pa.Table, column: str) -> npt.NDArray[np.int64]:
-    found: npt.NDArray[np.int64] = rows.column(column).cast(pa.int64()).fill_null(_LATEST).to_numpy()
+    found: npt.NDArray[np.int64] = _filled(rows.column(column).cast(pa.int64()), _LATEST).to_numpy()
     return found
+
+
+def _filled(numbers: Any, value: int) -> Any:
+    """The array or column with a value for each null; Arrow copies also those that have none."""
+    return numbers.fill_null(value) if numbers.null_count else numbers

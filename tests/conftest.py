@@ -37,6 +37,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """An interpreter that ends takes down all it has."""
+    gc.unfreeze()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """With ``--whole``, twice as many examples of each property."""
     if config.getoption("--whole"):

@@ -1,4 +1,4 @@
-"""The broker's classes as the JVM keeps them (class data sharing): a broker starts in half the time.
+"""The broker's classes as the JVM keeps them (class data sharing): a broker starts in two thirds of the time.
 
 `make setup` records the archive once beside the jars. A JVM that finds it unfit, of another build or of other
 jars, says nothing and loads the jars as before.

@@ -260,7 +260,7 @@ def record_classes(cache_dir: Path, progress: Callable[[str], None] = _no_progre
     archive = archive_of(java, jars)
     if archive.is_file():
         return archive
-    progress("recording the broker's classes, so that it starts in half the time (some seconds, once)")
+    progress("recording the broker's classes, so that it starts in two thirds of the time (some seconds, once)")
     try:
         with TemporaryDirectory(dir=jars) as folder:
             made = Path(folder) / archive.name

@@ -21,7 +21,7 @@ from stream_processors.drift.drift_kinds import (
     moved_share,
 )
 from stream_processors.drift.false_discoveries import ALONE, FleetTests
-from stream_processors.drift.series import LEAST_ROWS, Reading, SeriesBaseline
+from stream_processors.drift.series import Reading, SeriesBaseline, lacks_rows
 from stream_processors.drift.watched_feature import (
     STATISTICS,
     SeasonPhase,
@@ -208,7 +208,7 @@ class CohortJudge:
 
     def _in_part(self, share: TaskShare) -> bool:
         """Whether devices lack rows of the window, by the rate that the profile gives."""
-        return share.moments.n < LEAST_ROWS * self._full * share.devices
+        return lacks_rows(share.moments.n, self._full * share.devices, share.devices)
 
     def _in_season(
         self,

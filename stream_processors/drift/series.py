@@ -10,9 +10,9 @@ Devices differ. The mean over other devices is another mean even when none of th
 variance is s^2 * |1/d - 1/d0| for a simple random sample. Where that exceeds the spread of the statistic, or
 where a tenth of the devices is missing or new, the window is not compared.
 
-Devices begin within a window. A baseline's first window that lacks a tenth of the next one's rows was reached
-in part: its statistic may lie as far off as a change does, and would widen what counts as usual. It is left
-out.
+Devices begin within a window. A baseline's first window that lacks a tenth of the next one's rows, and more
+than a row of each device, was reached in part: its statistic may lie as far off as a change does, and would
+widen what counts as usual. It is left out.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ BY_CHANCE = 4.5
 _MOST_CAUTION = 1.5
 _LEAST_DEVICES = 0.9
 """Share of the devices that a window of the baseline must have."""
-LEAST_ROWS = 0.9
-"""Share of the next window's rows that the first window of the baseline must have."""
+_MOST_LACKING = 0.1
+"""Share of its rows that a window may lack without counting as reached in part."""
 
 
 class Reading(NamedTuple):
@@ -77,7 +77,18 @@ class Reading(NamedTuple):
         """Whether devices had reached this window in part only, by what came in the next one."""
         if self.rows is None or following.rows is None:
             return False
-        return self.rows < LEAST_ROWS * following.rows
+        return lacks_rows(self.rows, following.rows, following.devices)
+
+
+def lacks_rows(rows: int, whole: float, devices: int) -> bool:
+    """Whether devices reached a window in part only.
+
+    Args:
+        rows: What there is of it.
+        whole: What there would be.
+        devices: Each may lack one row, as its windows end between those of the others.
+    """
+    return whole - rows > max(_MOST_LACKING * whole, devices)
 
 
 class SeriesBaseline(NamedTuple):

@@ -385,6 +385,13 @@ def test_first_windows_that_devices_reached_in_part_hide_no_drift_and_delay_none
     assert found == expected
 
 
+def test_a_first_window_in_which_each_device_lacks_one_row_is_of_the_baseline():
+    judge = Judged()
+    for n in range(WARMUP):
+        judge.window(n, {"temperature_mean": share(wobble(n), n=80 if n == 0 else 100)})
+    assert judge.state[SEP.join(("watch", ANY_MODEL, "temperature_mean"))]["series"]["level"]["base"]
+
+
 def test_windows_of_irregularly_many_rows_still_make_a_baseline():
     counts = [100, 55, 90, 60, 95, 50]
     judge = Judged()

@@ -103,7 +103,7 @@ fetch_broker() {
 import os
 import sys
 
-from infra.kafka.kafka_broker import record_classes
+from infra.kafka.class_recording import record_classes
 from infra.kafka.kafka_jars import resolve_jars
 from infra.settings import default_cache_dir
 from schemas.errors import PipelineError

@@ -9,10 +9,9 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
-from infra.kafka.class_archive import archive_of, recording, sharing
+from infra.kafka.class_archive import archive_of, sharing
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_config import ExtraListener, TlsListener, server_properties
 from infra.kafka.kafka_jars import require_program, resolve_jars
@@ -25,8 +24,8 @@ from schemas.errors import BrokerUnavailableError, StackError
 NEEDED_BYTES = 512 * 1024**2
 _PORT_TAKEN = re.compile(r"Address already in use|BindException|Socket server failed to bind")
 _REASON = re.compile(r"(?:ERROR|FATAL|Exception|Error:|error:).*")
-_BROKER = "kafka.Kafka"
-_RECORDING_S = 60.0
+BROKER = "kafka.Kafka"
+"""Main class."""
 _ATTEMPTS = 3
 _POLL_S = 0.1
 
@@ -47,7 +46,6 @@ class KafkaBroker:
         extra: Further listeners, each behind a proxy, and the one for devices on other machines.
         log_path: The broker's log; default ``<root>/kafka.log``.
         heap_mb: Largest Java heap, MiB.
-        record_classes: File that the JVM is to write its classes to when it ends; None: it uses what is there.
         progress: Receives progress lines.
     """
 
@@ -60,7 +58,6 @@ class KafkaBroker:
         extra: Sequence[ExtraListener | TlsListener] = (),
         log_path: Path | None = None,
         heap_mb: int = 512,
-        record_classes: Path | None = None,
         progress: Callable[[str], None] = _no_progress,
     ) -> None:
         self._root = root
@@ -69,7 +66,6 @@ class KafkaBroker:
         self._extra = tuple(e for e in extra if isinstance(e, ExtraListener))
         self._devices = next((e for e in extra if isinstance(e, TlsListener)), None)
         self._heap_mb = heap_mb
-        self._record_classes = record_classes
         self._progress = progress
         self._ports: tuple[int, int] | None = None
         self._child: ChildProcess | None = None
@@ -176,7 +172,7 @@ class KafkaBroker:
         )
         self._log_start = log_end(self.log_path)
         self._format(java, jars, properties)
-        command = self._java(java, jars, _BROKER, str(properties))
+        command = self._java(java, jars, BROKER, str(properties))
         self._child = ChildProcess("kafka", command, self.log_path)
 
     def _format(self, java: str, jars: Path, properties: Path) -> None:
@@ -192,12 +188,9 @@ class KafkaBroker:
             raise StackError(f"cannot format the broker's storage: {self._reason()}")
 
     def _java(self, java: str, jars: Path, main: str, *arguments: str) -> list[str]:
-        shared = sharing(archive_of(java, jars))
-        if self._record_classes is not None:
-            shared = recording(self._record_classes) if main == _BROKER else []
         return [
             java,
-            *shared,
+            *sharing(archive_of(java, jars)),
             f"-Xmx{self._heap_mb}m",
             "-Xms64m",
             "-XX:+UseSerialGC",
@@ -244,33 +237,3 @@ class KafkaBroker:
         if self._child is not None:
             self._child.await_log()
         return read_since(self.log_path, self._log_start)[0].decode(errors="replace").splitlines()
-
-
-def record_classes(cache_dir: Path, progress: Callable[[str], None] = _no_progress) -> Path:
-    """Record the classes of a broker once for this JVM; returns the archive, which may have been there.
-
-    Args:
-        cache_dir: Root of the jar cache.
-        progress: Receives progress lines.
-
-    Raises:
-        StackError: As in ``KafkaBroker.start``, or the cache cannot be written.
-    """
-    java, jars = require_program("java", "openjdk-17-jre-headless"), resolve_jars(cache_dir, progress)
-    archive = archive_of(java, jars)
-    if archive.is_file():
-        return archive
-    progress("recording the broker's classes, so that it starts in two thirds of the time (some seconds, once)")
-    try:
-        with TemporaryDirectory(dir=jars) as folder:
-            made = Path(folder) / archive.name
-            with KafkaBroker(Path(folder) / "broker", cache_dir, record_classes=made) as broker:
-                KafkaAdmin(broker.bootstrap_servers).create_topics("recording")
-                broker.stop(_RECORDING_S)
-            if made.is_file():  # a JVM that knows no archives writes none, and needs none
-                for older in jars.glob("classes-*.jsa"):
-                    older.unlink(missing_ok=True)
-                made.rename(archive)
-    except OSError as exc:
-        raise StackError(f"cannot write the jar cache {jars}: {exc.strerror or exc}") from exc
-    return archive

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.kafka.class_archive import archive_of, sharing
-from infra.kafka.kafka_broker import KafkaBroker, record_classes
+from infra.kafka.class_recording import record_classes
+from infra.kafka.kafka_broker import KafkaBroker
 from infra.kafka.kafka_jars import jars_folder, require_program
 
 
@@ -30,9 +31,16 @@ def test_a_broker_starts_with_the_archive_that_was_recorded_and_beside_one_that_
     own = tmp_path / "cache"
     kept = jars_folder(cache_dir)
     shutil.copytree(kept, jars_folder(own), ignore=shutil.ignore_patterns("classes-*"))
-    archive = record_classes(own)
+    said: list[str] = []
+    archive = record_classes(own, said.append)
     assert archive.stat().st_size > 10**7
-    assert record_classes(own) == archive == archive_of(require_program("java", ""), jars_folder(own))
+    assert len(said) == 1
+    assert (
+        record_classes(own, said.append)
+        == archive
+        == archive_of(require_program("java", ""), jars_folder(own))
+    )
+    assert len(said) == 1
     for number, damage in enumerate((lambda: None, lambda: archive.write_bytes(b"no archive at all"))):
         damage()
         with KafkaBroker(tmp_path / str(number), own) as broker:

@@ -16,7 +16,7 @@ demo: setup ## The whole loop on this machine, four to five minutes, with a repo
 
 # In the order of the files: else those with few tests come last, and with them the longest test.
 test: setup ## Tests, against real brokers; three files at a time (WHOLE=1: the long ones and every case too)
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(if $(WHOLE),--whole)
+	@TMPDIR=$$(tests/memory_folder.sh) $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(if $(WHOLE),--whole)
 
 faults: setup ## Break a running system RUNS times (default 12), and tally what an independent checker finds
 	@$(BIN)/python -m tests.faults --tally docs/reliability.md

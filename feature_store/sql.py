@@ -58,6 +58,7 @@ def connect(
     locked: bool = True,
     verify: Iterable[str] = (),
     excerpts: bool = False,
+    comments: bool = True,
 ) -> duck.Connection:
     """A DuckDB connection in memory whose views read one cut of the lake; times are UTC.
 
@@ -85,12 +86,16 @@ def connect(
         verify: Tables whose files are read whole first, so that none of their rows can be of an altered
             file. DuckDB itself verifies no checksums.
         excerpts: Also show tables of raw samples, as of now; only their readers can (docs/excerpts.md).
+        comments: Describe views and columns (`duckdb_columns()` shows it). This takes longer than everything
+            else: a program that knows what it asks for does without.
 
     Raises:
         QueryError: No lake there, no such cut, or this user may not read excerpts.
     """
     root = Path(lake_root).expanduser().absolute() if lake_root is not None else LakeSettings().lake_root
-    connection, sound = open_cut(root, cut, locked=locked, verify=verify, comments=True, excerpts=excerpts)
+    connection, sound = open_cut(
+        root, cut, locked=locked, verify=verify, comments=comments, excerpts=excerpts
+    )
     for line in sound.warnings():
         log.warning("%s", line)
     return connection

@@ -204,7 +204,7 @@ def count_log(scope: AuditScope, bootstrap_servers: str, namespace: str, lake_ro
 
 def _keys(scope: AuditScope, lake_root: Path) -> dict[tuple[str, str], MessageVerifier]:
     """Every key that was ever registered for a device of the scope, by device and key id."""
-    with closing(connect(lake_root)) as connection:
+    with closing(connect(lake_root, comments=False)) as connection:
         found = connection.execute(
             "SELECT DISTINCT device_id, key_id, public_key FROM devices WHERE list_contains($1, device_id)",
             [list(scope.devices)],
@@ -229,7 +229,7 @@ def _verified(message: LogMessage, keys: Mapping[tuple[str, str], MessageVerifie
 def count_lake(scope: AuditScope, lake_root: Path) -> LakeCount:
     """Rows of the scope that queries see in the newest cut."""
     devices = list(scope.devices)
-    with closing(connect(lake_root)) as connection:
+    with closing(connect(lake_root, comments=False)) as connection:
         landed, distinct = _one(
             connection,
             "SELECT count(*), count(DISTINCT (device_id, boot_id, seq)) FROM telemetry "

@@ -194,7 +194,7 @@ class LineWatcher:
     def _lake_counts(self) -> tuple[int, int]:
         if CutStore(self.lake).latest() is None:
             return 0, 0
-        with closing(connect(self.lake.root)) as connection:
+        with closing(connect(self.lake.root, comments=False)) as connection:
             row = connection.execute(_COUNTS, [self.since]).fetchone()
         return (int(row[0]), int(row[1])) if row else (0, 0)
 

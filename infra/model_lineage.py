@@ -76,6 +76,6 @@ def model_of_alarm(lake_root: Path, row: RowId) -> dict[str, Any]:
 
 
 def _query(lake_root: Path, sql: str) -> list[dict[str, Any]]:
-    with closing(connect(lake_root)) as connection:
+    with closing(connect(lake_root, comments=False)) as connection:
         found: list[dict[str, Any]] = duck.query(connection, sql).to_pylist()
     return found

@@ -238,7 +238,7 @@ def _replay(
         shutil.rmtree(folder, ignore_errors=True)
     scope = AuditScope.of([edge.spool], since)
     books = take_books(scope, stack.bootstrap_servers, stack.namespace, stack.lake_root)
-    with closing(connect(stack.lake_root)) as connection:
+    with closing(connect(stack.lake_root, comments=False)) as connection:
         query = (
             "SELECT event_time, action, score FROM alerts"
             " WHERE list_contains($1, device_id) AND known_at >= $2 ORDER BY 1"

@@ -103,12 +103,17 @@ fetch_broker() {
 import os
 import sys
 
+from infra.kafka.class_recording import record_classes
 from infra.kafka.kafka_jars import resolve_jars
 from infra.settings import default_cache_dir
 from schemas.errors import PipelineError
 
 try:
-    folder = resolve_jars(default_cache_dir(os.environ), lambda line: print(f"[setup] 4/4 {line}", flush=True))
+    def say(line):
+        print(f"[setup] 4/4 {line}", flush=True)
+
+    folder = resolve_jars(default_cache_dir(os.environ), say)
+    record_classes(default_cache_dir(os.environ), say)
     if sys.argv[1]:  # an earlier step was said, so this one is too
         print(f"[setup] 4/4 the broker's jars are in {folder}", flush=True)
 except PipelineError as exc:

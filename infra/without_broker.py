@@ -38,7 +38,7 @@ def refused_messages(lake_root: Path, error: str | None = None) -> list[dict[str
     """
     if not lake_root.is_dir():
         return []
-    with connect(lake_root) as connection:
+    with connect(lake_root, comments=False) as connection:
         rows = connection.execute(_REFUSED, [error]).fetchall()
     return [_letter(row) for row in rows]
 

@@ -1,5 +1,6 @@
 """Fixtures every room's tests share: a real broker, a namespace of its own, a lake folder."""
 
+import gc
 import os
 import random
 import uuid
@@ -24,6 +25,21 @@ settings.load_profile("shared-machine")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole", action="store_true", help="also long tests, and every case of sliced ones")
     parser.addoption("--slice-seed", type=int, default=7, help="draws the cases of sliced tests (default 7)")
+
+
+gc.disable()  # until everything is collected: modules and tests stay, and to look through them finds nothing
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """An interpreter that ends takes down all it has."""
+    gc.unfreeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -142,7 +142,7 @@ def assert_all_arrives(cloud, namespace, folder, profile, scenario):
     assert taken.violations() == []
     assert (taken.spool.pending, taken.spool.evicted, taken.spool.refused) == (0, 0, 0)
     assert taken.spool.sensed >= WINDOWS * len(DEVICES)
-    with connect(cloud.lake.root) as con:
+    with connect(cloud.lake.root, comments=False) as con:
         n = "SELECT device_id, sum(n) FROM summaries WHERE feature = 'temperature_mean' GROUP BY 1"
         assert all(windows >= WINDOWS for _, windows in con.execute(n).fetchall())
         alarmed = con.execute("SELECT device_id, event_time FROM alarms WHERE action = 'stop'").fetchall()

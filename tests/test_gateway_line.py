@@ -63,7 +63,7 @@ def assert_balanced(cloud, *processes):
 
 
 def ask(cloud, sql):
-    with connect(cloud.lake.root) as connection:
+    with connect(cloud.lake.root, comments=False) as connection:
         return connection.execute(sql).fetchall()
 
 

@@ -120,7 +120,7 @@ def test_every_view_has_the_rows_that_it_had(asleep):
 
 @pytest.mark.parametrize(("asked", "cut"), [("sums", None), ("pinned", "golden")])
 def test_rows_are_what_they_were_in_the_newest_cut_and_in_a_pinned_one(asleep, asked, cut):
-    with connect(asleep.state_dir / "lake", cut) as con:
+    with connect(asleep.state_dir / "lake", cut, comments=False) as con:
         found = con.execute(FACTS["sums"]["query"])
         names = [column[0] for column in found.description]
         assert [dict(zip(names, row, strict=True)) for row in found.fetchall()] == FACTS[asked]["rows"]
@@ -174,7 +174,7 @@ def drained(awake, tmp_path_factory):
 
 def landed(awake) -> list[tuple[str, int, int]]:
     """Every row of the spool's devices that queries see, as often as they see it."""
-    with connect(awake.state_dir / "lake") as con:
+    with connect(awake.state_dir / "lake", comments=False) as con:
         query = "SELECT device_id, boot_id, seq FROM telemetry WHERE list_contains($1, device_id)"
         return con.execute(query, [SPOOL["devices"]]).fetchall()
 
@@ -202,7 +202,7 @@ def stated(awake) -> dict[str, int]:
     """What the lake's books say of the spool's devices, in sum."""
     sums = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in COUNTS)
     query = f"SELECT {sums} FROM books WHERE list_contains($1, device_id)"
-    with connect(awake.state_dir / "lake") as con:
+    with connect(awake.state_dir / "lake", comments=False) as con:
         return dict(zip(COUNTS, con.execute(query, [SPOOL["devices"]]).fetchone(), strict=True))
 
 

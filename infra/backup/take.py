@@ -98,7 +98,7 @@ def count_rows(lake_root: Path) -> tuple[int, dict[str, int]]:
     newest = CutStore(lake).latest()
     if newest is None:
         return 0, {}
-    with closing(connect(lake_root)) as connection:
+    with closing(connect(lake_root, comments=False)) as connection:
         rows = {}
         for table in sorted(newest.tables):
             found = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()  # noqa: S608

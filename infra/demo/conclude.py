@@ -77,7 +77,7 @@ def conclude(stage: DemoStage, watcher: LineWatcher, loop: LoopReport | None) ->
     scope = AuditScope.of([e.spool for e in stage.edges], stage.since)
     books = take_books(scope, stage.stack.bootstrap_servers, stage.stack.namespace, stage.stack.lake_root)
     meters = [read_meters(edge) for edge in stage.edges]
-    with closing(connect(stage.stack.lake_root)) as connection:
+    with closing(connect(stage.stack.lake_root, comments=False)) as connection:
         alarms = connection.execute(
             "SELECT device_id, event_time FROM alerts WHERE known_at >= ?", [stage.since]
         ).fetchall()
@@ -113,7 +113,7 @@ def conclude_loop(stage: DemoStage, reader: LoopReader, scenes: Sequence[SceneRe
     whole = len(commits) == len(devices)
     loop_s = reader.loop_s(new) if whole and commits else None
     judged_on = judged_outputs(stage.profile)
-    with closing(connect(stage.stack.lake_root)) as connection:
+    with closing(connect(stage.stack.lake_root, comments=False)) as connection:
         periods = _periods(stage, connection, judged_on)
         wear = _wear(stage, connection, reader, onset)
     judged = paired_quality.SpanTruth(

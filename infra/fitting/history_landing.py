@@ -102,7 +102,7 @@ def _boot_id(judged: first_model.JudgedHistory, kept: np.ndarray, retired: set[i
 def _earlier(lake: Lake, table: str, devices: tuple[str, ...]) -> set[tuple[str, int]]:
     """Histories of these devices that landed before and still count."""
     named = ", ".join(duck.text(device) for device in devices)
-    with closing(connect(lake.root)) as connection:
+    with closing(connect(lake.root, comments=False)) as connection:
         query = (
             f"SELECT DISTINCT device_id, boot_id FROM {duck.name(table)} "  # noqa: S608  (quoted)
             f"WHERE _partition = {NO_PARTITION} AND device_id IN ({named})"

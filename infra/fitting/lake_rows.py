@@ -52,7 +52,7 @@ def fit_lake(
         raise SourceError("the lake holds no row yet: give files with --from")
     cut = cuts.pin(pin, newest.id)
     try:
-        with closing(connect(lake_root, pin, verify=tables_read(profile))) as connection:
+        with closing(connect(lake_root, pin, verify=tables_read(profile), comments=False)) as connection:
             start = cut.created - SPAN
             selection = RowSelection(profile, start, cut.created, cut.created, labelled=True)
             rows = training_rows(connection, selection).rows

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+from infra.kafka.class_archive import archive_of, sharing
 from infra.kafka.kafka_admin import KafkaAdmin
 from infra.kafka.kafka_config import ExtraListener, TlsListener, server_properties
 from infra.kafka.kafka_jars import require_program, resolve_jars
@@ -23,6 +24,8 @@ from schemas.errors import BrokerUnavailableError, StackError
 NEEDED_BYTES = 512 * 1024**2
 _PORT_TAKEN = re.compile(r"Address already in use|BindException|Socket server failed to bind")
 _REASON = re.compile(r"(?:ERROR|FATAL|Exception|Error:|error:).*")
+BROKER = "kafka.Kafka"
+"""Main class."""
 _ATTEMPTS = 3
 _POLL_S = 0.1
 
@@ -169,7 +172,7 @@ class KafkaBroker:
         )
         self._log_start = log_end(self.log_path)
         self._format(java, jars, properties)
-        command = self._java(java, jars, "kafka.Kafka", str(properties))
+        command = self._java(java, jars, BROKER, str(properties))
         self._child = ChildProcess("kafka", command, self.log_path)
 
     def _format(self, java: str, jars: Path, properties: Path) -> None:
@@ -187,6 +190,7 @@ class KafkaBroker:
     def _java(self, java: str, jars: Path, main: str, *arguments: str) -> list[str]:
         return [
             java,
+            *sharing(archive_of(java, jars)),
             f"-Xmx{self._heap_mb}m",
             "-Xms64m",
             "-XX:+UseSerialGC",

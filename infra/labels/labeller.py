@@ -117,7 +117,7 @@ def landed_ids(lake_root: Path, ids: Collection[str]) -> set[str]:
     """Those of the label ids that are in the newest cut."""
     if not ids:
         return set()
-    with closing(connect(lake_root)) as connection:
+    with closing(connect(lake_root, comments=False)) as connection:
         query = "SELECT DISTINCT label_id FROM labels WHERE label_id IN (SELECT unnest(?))"
         return {row[0] for row in connection.execute(query, [list(ids)]).fetchall()}
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.scaling import LEAST_SPREAD
-from model_service.detectors.user_trainer import is_trained
+from model_service.detectors.trained_mark import is_trained
 from model_service.models.features import logged_features
 from model_service.models.mahalanobis import SMALLEST
 from schemas.manifest import Manifest

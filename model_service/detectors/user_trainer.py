@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from model_service.detectors.detector import DetectorKind, Settings
 from model_service.detectors.kinds import KINDS
 from model_service.detectors.scaling import OnScaling, Scaling, calibration_of
+from model_service.detectors.trained_mark import MARK
 from model_service.detectors.trainer_child import LENGTH, request_of, write_message
 from model_service.detectors.trainer_interface import GROUP, TrainerInput
 from model_service.models.graph import GraphWriter, nan_where_missing, write_output
@@ -38,8 +39,6 @@ FIT_S = 300.0
 """Longest time of one fit."""
 BLOCKS = 5
 """Blocks of the cross-fitting behind the threshold: a trainer may take seconds for each."""
-MARK = "trainer:"
-"""How the name of such a detector begins in manifests and reports."""
 
 
 class TrainerProcess:
@@ -156,11 +155,6 @@ class TrainedGraph(OnScaling):
         score = write_calibration(writer, distance, self.calibration)
         outputs = (write_output(writer, name, features) for name in further)
         return (nan_where_missing(writer, features, score), *outputs)
-
-
-def is_trained(manifest: Manifest) -> bool:
-    """Whether a trainer of a package made the model: its parameters are in its graph alone."""
-    return manifest.detector.startswith(MARK)
 
 
 def trainer_names() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from model_service.detectors.fitted_candidate import FittedCandidate, build_fitted_candidate, enter_of
 from model_service.detectors.healthy_reference import healthy_reference
 from model_service.detectors.kinds import detector_of
-from model_service.detectors.user_trainer import is_trained
+from model_service.detectors.trained_mark import is_trained
 from model_service.gates import first_model_gates, imported_gates, output_gates, user_gates
 from model_service.gates.footprint import judge_latency, judge_memory, judge_operators, judge_size
 from model_service.gates.gate_inputs import GateInputs

@@ -100,7 +100,9 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         raise DatasetError(f"run {pending.run_id} has no pinned cut or no selection of rows on record")
     selection = selection_of(profile, pending.plan.selection)
     cut = CutStore(lake).resolve(pending.pin)
-    with closing(connect(settings.lake_root, pending.pin, verify=tables_read(profile))) as lake_connection:
+    with closing(
+        connect(settings.lake_root, pending.pin, verify=tables_read(profile), comments=False)
+    ) as lake_connection:
         rows = training_rows(lake_connection, selection).rows
         cohorts = {r["device_id"]: r["cohort"] for r in duck.query(lake_connection, _COHORTS).to_pylist()}
         proof = read_proof(lake_connection, settings, registry, profile, champion.manifest, pending.plan, cut)

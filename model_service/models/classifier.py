@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType
-from sklearn.ensemble import RandomForestClassifier
 
 from feature_store.labels import is_healthy
 from model_service.models.adapt import RegimeRows
@@ -23,6 +20,11 @@ from model_service.models.feature_graph import graph_inputs, graph_outputs, writ
 from model_service.models.graph import ML_DOMAIN, ML_OPSET, OPSET, GraphWriter, nan_where_missing
 from schemas.errors import DatasetError
 from schemas.profile import Profile
+
+# scikit-learn and its converter take two seconds and 150 MB to load. They are loaded where a forest is
+# trained: three of the model service's processes, and every test of it, do without.
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 Array = NDArray[np.float64]
 
@@ -87,6 +89,8 @@ def train_classifier(rows: RegimeRows, labels: Sequence[str | None], seed: int) 
     Raises:
         DatasetError: Too few rows or devices of a class.
     """
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  (dear to load)
+
     if not enough_labels(labels, rows.device.tolist()):
         raise DatasetError(
             f"a classifier needs {MIN_CLASS_ROWS} rows of {MIN_CLASS_DEVICES} devices of each class: "
@@ -104,6 +108,9 @@ def train_classifier(rows: RegimeRows, labels: Sequence[str | None], seed: int) 
 
 def _converted(forest: RandomForestClassifier, width: int) -> Any:
     """The forest as ``GraphProto``: input ``features``, output ``probabilities``."""
+    from skl2onnx import convert_sklearn  # noqa: PLC0415  (dear to load)
+    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
+
     model = convert_sklearn(
         forest,
         initial_types=[("features", FloatTensorType([None, width]))],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from model_service.detectors.user_trainer import is_trained
+from model_service.detectors.trained_mark import is_trained
 from model_service.models.bundle_files import BundleFiles
 from model_service.registry import candidates
 from model_service.stored_artifacts import put_artifact

@@ -71,7 +71,7 @@ class LakeRates:
             return None  # alarms begin inside one of the bundle's bins: they cannot be counted
         columns = ", ".join(map(duck.text, first))
         try:
-            with feature_store.connect(self.lake_root) as connection:
+            with feature_store.connect(self.lake_root, comments=False) as connection:
                 found = duck.query(connection, _SCORES.format(columns=columns, since=since)).to_pylist()
         except QueryError:
             return None

@@ -163,7 +163,7 @@ class LakeJudges:
         return self._read(query)
 
     def _read(self, query: str) -> pa.Table:
-        with closing(feature_store.connect(self.lake_root)) as connection:
+        with closing(feature_store.connect(self.lake_root, comments=False)) as connection:
             return duck.query(connection, query)
 
 

@@ -168,7 +168,7 @@ def gain_in_lake(lake_root: Path, profile: Profile, old: str, new: str, since: f
     Raises:
         QueryError: The lake cannot be read.
     """
-    with feature_store.connect(lake_root) as connection:
+    with feature_store.connect(lake_root, comments=False) as connection:
         periods = scored_periods(connection, profile, (old, new), since)
         truth = SpanTruth(labelled_spans(connection), profile.summaries.period_s, complete=False)
     return release_gain(periods, old, new, truth, profile.training.alarms_per_device_day)
@@ -183,7 +183,7 @@ def first_detected(lake_root: Path, verdicts: Sequence[str]) -> float | None:
     if not verdicts:
         return None
     ids = ", ".join(map(duck.text, verdicts))
-    with feature_store.connect(lake_root) as connection:
+    with feature_store.connect(lake_root, comments=False) as connection:
         query = f"SELECT epoch(min(detected)) AS at FROM drift WHERE event_id IN ({ids})"  # noqa: S608
         found: float | None = duck.query(connection, query).column("at")[0].as_py()
     return found

@@ -36,6 +36,6 @@ class LakeLookup:
     def verdict_profile(self, event_id: str) -> Profile | None:
         """Profile that the drift verdict is about; None: there is no such verdict."""
         lake = Lake.open(self._lake_root)
-        with connect(self._lake_root) as connection:
+        with connect(self._lake_root, comments=False) as connection:
             found = connection.execute("SELECT profile FROM drift WHERE event_id = ?", [event_id]).fetchone()
         return None if found is None else ProfileRegistry(lake).profiles().get(found[0])

@@ -90,7 +90,7 @@ class CutQuery:
 
     def __call__(self) -> pa.Table:
         """The rows."""
-        with closing(connect(self.lake_root, self.pin, verify=(self.table,))) as connection:
+        with closing(connect(self.lake_root, self.pin, verify=(self.table,), comments=False)) as connection:
             return duck.query(connection, self.query)
 
 
@@ -113,7 +113,7 @@ def config_inputs(
         QueryError: The pinned cut is gone.
     """
     table = telemetry_table_name(profile.name)
-    with closing(connect(lake_root, plan.pin, verify=(table, SUMMARIES.name))) as connection:
+    with closing(connect(lake_root, plan.pin, verify=(table, SUMMARIES.name), comments=False)) as connection:
         devices = group_devices(connection, profile.name, plan.group)
         if not devices:
             raise DatasetError(f"group {plan.group} has no active device of profile {profile.name}")

@@ -117,7 +117,7 @@ class ConfigScheduler:
         """Groups with active devices, by profile, as of a cut."""
         if self._groups[0] != cut.id:
             query = 'SELECT DISTINCT profile, "group" FROM fleet WHERE active ORDER BY ALL'
-            with closing(connect(self._lake.root, cut.id)) as connection:
+            with closing(connect(self._lake.root, cut.id, comments=False)) as connection:
                 found = connection.execute(query).fetchall()
             by_profile: dict[str, list[str]] = {}
             for profile, group in found:

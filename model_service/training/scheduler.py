@@ -146,7 +146,7 @@ class TrainingScheduler:
         with self._registry.reading() as connection:
             marks = read_mark(connection, _VERDICTS) or {}
         longest = max((p.training.window_s for p in self._known.values()), default=0.0)
-        with closing(connect(self._lake.root, cut.id)) as lake_connection:
+        with closing(connect(self._lake.root, cut.id, comments=False)) as lake_connection:
             found = new_verdicts(lake_connection, marks, now - timedelta(seconds=longest))
         if found.marks != marks:
             with self._registry.transaction() as connection:
@@ -217,7 +217,7 @@ class TrainingScheduler:
         with_label_count = [p for p in self._known.values() if p.training.label_count is not None]
         if not with_label_count or not self._has_changed(cut, LABELS.name):
             return
-        with closing(connect(self._lake.root, cut.id)) as lake_connection:
+        with closing(connect(self._lake.root, cut.id, comments=False)) as lake_connection:
             self._labels = {
                 p.name: count_labels(lake_connection, p.name, cut.created) for p in with_label_count
             }

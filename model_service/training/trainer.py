@@ -140,7 +140,7 @@ class Trainer:
         """Start on a person's request; the onset comes from the verdicts that it names, if any."""
         accepted = run.to(RunState.COLLECTING)
         if run.onset is None and run.verdicts:
-            with closing(connect(self._lake.root)) as lake_connection:
+            with closing(connect(self._lake.root, comments=False)) as lake_connection:
                 onsets = [v.onset for v in verdicts_of(lake_connection, run.verdicts)]
             if onsets:
                 accepted = run.to(RunState.COLLECTING, onset=min(onsets))
@@ -181,7 +181,7 @@ class Trainer:
                 return self._save(run, ended, now, f"run_{ended.state}", detail, again=cut.id)
         if not may_build(run, found):
             return self._wait_for_rows(run, profile, now, UNCLEAR)
-        with closing(connect(self._lake.root, cut.id)) as lake_connection:
+        with closing(connect(self._lake.root, cut.id, comments=False)) as lake_connection:
             selection = select_rows(
                 profile,
                 run,
@@ -251,7 +251,7 @@ class Trainer:
             major = next_major(connection, run.family)
         selection = selection_of(profile, plan.selection)
         verify = tables_read(profile)
-        with closing(connect(self._lake.root, run.pin, verify=verify)) as lake_connection:
+        with closing(connect(self._lake.root, run.pin, verify=verify, comments=False)) as lake_connection:
             training_set = training_rows(lake_connection, selection)
         lineage = lineage_of(run, selection, training_set, plan.verdicts, champion.manifest.version)
         bundle = candidate_bundle(
@@ -304,7 +304,7 @@ class Trainer:
     ) -> None:
         # A commit that a crash interrupted is finished first, so that the query below finds its rows.
         finish(self._lake, self._cuts, TASK)
-        with closing(connect(self._lake.root)) as lake_connection:
+        with closing(connect(self._lake.root, comments=False)) as lake_connection:
             known = duck.query(
                 lake_connection,
                 f"SELECT count(*) AS n FROM training_sets WHERE run_id = {duck.text(run.run_id)}",  # noqa: S608  (quoted)
@@ -319,7 +319,7 @@ class Trainer:
 
     def _examination(self, run: TrainingRun, profile: Profile, cut: Cut) -> Examination:
         champion = self._champion(run.family).manifest
-        with closing(connect(self._lake.root, cut.id)) as lake_connection:
+        with closing(connect(self._lake.root, cut.id, comments=False)) as lake_connection:
             verdicts = verdicts_of(lake_connection, run.verdicts)
             cohorts, kinds = sorted({v.cohort for v in verdicts}), [v.kind for v in verdicts]
             onset = run.onset or cut.created

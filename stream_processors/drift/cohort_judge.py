@@ -21,7 +21,7 @@ from stream_processors.drift.drift_kinds import (
     moved_share,
 )
 from stream_processors.drift.false_discoveries import ALONE, FleetTests
-from stream_processors.drift.series import Reading, SeriesBaseline
+from stream_processors.drift.series import Reading, SeriesBaseline, lacks_rows
 from stream_processors.drift.watched_feature import (
     STATISTICS,
     SeasonPhase,
@@ -84,6 +84,7 @@ class CohortJudge:
         self.not_compared = 0
         self._missing_tasks = 0
         rows = profile.drift.window_s / profile.sampling.hop_s
+        self._full = max(rows, 1.0)
         self._test = ChangeTest(math.inf, longest_memory(rows))
 
     def window(
@@ -139,11 +140,10 @@ class CohortJudge:
         by_feature: dict[str, list[TaskShare]] = {}
         for (_model, feature), share in sorted(shares.items()):
             by_feature.setdefault(feature, []).append(share)
-        full = max(self._policy.window_s / self._profile.sampling.hop_s, 1.0)
         pooled = {}
         for feature, parts in by_feature.items():
             moments, counted = merge(s.moments for s in parts), [s.devices for s in parts]
-            devices = min(sum(counted), max(*counted, 0, math.ceil(moments.n / full)))
+            devices = min(sum(counted), max(*counted, 0, math.ceil(moments.n / self._full)))
             pooled[feature] = TaskShare(moments, devices)
         return pooled
 
@@ -198,11 +198,17 @@ class CohortJudge:
         raw = self._known.get(_SEP.join(("watch", *key)))
         watch = WatchedFeature(number - 1) if raw is None else WatchedFeature.from_state(raw)
         readings = readings_of(share.moments, share.devices)
-        if self._policy.seasonal_s is not None:
+        if self._policy.seasonal_s is not None and raw is None and self._in_part(share):
+            readings = dict.fromkeys(STATISTICS)  # else its phase would expect next season what a part showed
+        elif self._policy.seasonal_s is not None:
             readings = {s: self._in_season(window, key, s, readings[s], watch) for s in STATISTICS}
         observed = watch.observe(number, readings, self._policy)
         self.not_compared += observed.resized > 0
         return observed
+
+    def _in_part(self, share: TaskShare) -> bool:
+        """Whether devices lack rows of the window, by the rate that the profile gives."""
+        return lacks_rows(share.moments.n, self._full * share.devices, share.devices)
 
     def _in_season(
         self,

@@ -9,6 +9,10 @@ with their number.
 Devices differ. The mean over other devices is another mean even when none of them moved: its
 variance is s^2 * |1/d - 1/d0| for a simple random sample. Where that exceeds the spread of the statistic, or
 where a tenth of the devices is missing or new, the window is not compared.
+
+Devices begin within a window. A baseline's first window that lacks a tenth of the next one's rows, and more
+than a row of each device, was reached in part: its statistic may lie as far off as a change does, and would
+widen what counts as usual. It is left out.
 """
 
 from __future__ import annotations
@@ -51,6 +55,8 @@ BY_CHANCE = 4.5
 _MOST_CAUTION = 1.5
 _LEAST_DEVICES = 0.9
 """Share of the devices that a window of the baseline must have."""
+_MOST_LACKING = 0.1
+"""Share of its rows that a window may lack without counting as reached in part."""
 
 
 class Reading(NamedTuple):
@@ -59,11 +65,30 @@ class Reading(NamedTuple):
     Attributes:
         spread: Standard deviation of one device's contribution to it.
         devices: Devices that contributed.
+        rows: Values in the window; None: not known, in a state from before it was kept.
     """
 
     value: float
     spread: float
     devices: int
+    rows: int | None = None
+
+    def lacks_rows(self, following: Reading) -> bool:
+        """Whether devices had reached this window in part only, by what came in the next one."""
+        if self.rows is None or following.rows is None:
+            return False
+        return lacks_rows(self.rows, following.rows, following.devices)
+
+
+def lacks_rows(rows: int, whole: float, devices: int) -> bool:
+    """Whether devices reached a window in part only.
+
+    Args:
+        rows: What there is of it.
+        whole: What there would be.
+        devices: Each may lack one row, as its windows end between those of the others.
+    """
+    return whole - rows > max(_MOST_LACKING * whole, devices)
 
 
 class SeriesBaseline(NamedTuple):
@@ -99,7 +124,8 @@ class SeriesBaseline(NamedTuple):
 
 def baseline_of(readings: list[Reading]) -> SeriesBaseline:
     """Baseline from the first windows: robust where they are many, cautious where they are few."""
-    values, spreads, devices = (np.array(column, dtype=np.float64) for column in zip(*readings, strict=True))
+    columns = zip(*(r[:3] for r in readings), strict=True)
+    values, spreads, devices = (np.array(column, dtype=np.float64) for column in columns)
     level, spread, count = float(np.median(values)), float(np.median(spreads)), float(np.median(devices))
     over_time = robust_sd(values) * small_sample(len(values))
     caution = min(small_sample(round(count)), _MOST_CAUTION) if count > 1 else 1.0
@@ -233,9 +259,14 @@ class Series:
         return cls(tuple(Reading(*r) for r in raw["warm"]), base, tuple(raw["z"]), raw["alarm"])
 
     def _warm_up(self, reading: Reading, policy: DriftPolicy) -> Series:
-        """The series with one more reading for its baseline; windows that lack devices are left out."""
+        """The series with one more reading for its baseline; windows that lack devices are left out.
+
+        So is a first one that lacks rows. Later ones stay: where rows come irregularly, few have the most.
+        """
         most = max([reading.devices, *(r.devices for r in self.warm)])
         kept = tuple(r for r in (*self.warm, reading) if r.devices >= _LEAST_DEVICES * most)
+        while len(kept) > 1 and kept[0].lacks_rows(kept[1]):
+            kept = kept[1:]
         if len(kept) < policy.warmup_windows:
             return replace(self, warm=kept)
         baseline = baseline_of(list(kept))

@@ -32,7 +32,7 @@ def readings_of(moments: Moments, devices: int) -> dict[Statistic, Reading | Non
     var(log s) is about (kurtosis - 1) / 4 per independent value.
     """
     sd = math.sqrt(moments.variance)
-    level = Reading(moments.mean, sd, devices)
+    level = Reading(moments.mean, sd, devices, moments.n)
     if moments.n < 3 or sd <= _FLAT * abs(moments.mean):
         return {"level": level, "spread": None}
     # No value of n lies further out than sqrt(n) standard deviations; moments off the wire may claim it.
@@ -41,7 +41,8 @@ def readings_of(moments: Moments, devices: int) -> dict[Statistic, Reading | Non
     low = min(abs(moments.mean - moments.min) / sd, farthest)
     extremes = high**4 + low**4
     kurtosis = max(3.0, extremes / moments.n)
-    return {"level": level, "spread": Reading(math.log(sd), math.sqrt((kurtosis - 1) / 4), devices)}
+    spread = Reading(math.log(sd), math.sqrt((kurtosis - 1) / 4), devices, moments.n)
+    return {"level": level, "spread": spread}
 
 
 class SeasonPhase(NamedTuple):

@@ -41,7 +41,7 @@ class OlderRows:
     def __init__(self, lake: Lake, cut: Cut, task: str, reads: Callable[[str], bool], memory_mb: int) -> None:
         self._lake, self._cut, self._task, self._reads = lake, cut, task, reads
         self._partition = int(task.rpartition("-")[2])
-        self._connection = connect(lake.root, cut.id, locked=False)
+        self._connection = connect(lake.root, cut.id, locked=False, comments=False)
         self._connection.execute(f"SET memory_limit = '{memory_mb}MB'")
         self._connection.execute("SET threads = 1")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 from edge_producer.bundle import BUNDLES
 from edge_producer.config_switch import DeviceConfigs
@@ -24,6 +25,9 @@ from edge_producer.window import Window
 from schemas.durable import DISK, Disk
 from schemas.profile import Profile
 from tests.quick_machine_profile import quick_machine_profile
+
+_ROUND_S = 0.005
+"""Pause between rounds: the processes that a device waits for need the machine more than its windows do."""
 
 
 def quick_machine(**rollout: object) -> Profile:
@@ -131,6 +135,7 @@ class UpdaterRig:
                 self.sense()
             for agent in self.updater.agents.values():
                 agent.step()
+            Event().wait(_ROUND_S)
 
     def settle(self, version: str, timeout_s: float = 90.0) -> None:
         """Drive until every device runs the version, proven, and has reported it."""

@@ -67,7 +67,7 @@ def outnumber(cuts: CutStore) -> None:
 
 def keys_in(root: Path, table: str = LEFT.name, cut=None) -> list[int]:
     """Keys that a cut shows, sorted."""
-    with connect(root, cut) as con:
+    with connect(root, cut, comments=False) as con:
         return [k for (k,) in con.execute(f"SELECT k FROM {table} ORDER BY k").fetchall()]
 
 

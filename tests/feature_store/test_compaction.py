@@ -41,7 +41,7 @@ def test_rows_of_a_compacted_file_are_ordered_by_device_and_time_in_small_groups
     assert [(s.column_index, s.descending) for s in groups[0].sorting_columns] == [(0, False), (1, False)]
     devices = [groups[i].column(0).statistics for i in range(2)]
     assert [(s.min, s.max) for s in devices] == [("m-0", "m-2"), ("m-2", "m-2")]
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         assert con.execute(f"SELECT count(*), count(DISTINCT k) FROM {SEEN.name}").fetchall() == [
             (96_000, 96_000)
         ]

@@ -80,7 +80,7 @@ def test_no_estimate_is_changed_by_context(lakes, where):
     (without, given), _ = lakes
     found = []
     for root in (without, given):
-        with connect(root) as con:
+        with connect(root, comments=False) as con:
             asked = (con, "telemetry_machine", "vibration_rms", where)
             found.append((estimate_total(*asked), estimate_mean(*asked)))
     for plain, mixed in zip(*found, strict=True):
@@ -91,7 +91,7 @@ def test_no_estimate_is_changed_by_context(lakes, where):
 
 def test_no_training_set_is_changed_by_context_and_it_is_counted_as_left_out(lakes):
     (without, given), n = lakes
-    with connect(without) as one, connect(given) as other:
+    with connect(without, comments=False) as one, connect(given, comments=False) as other:
         plain, mixed = training_rows(one, selection()), training_rows(other, selection())
     assert plain.rows.num_rows > 100
     assert mixed.rows.equals(plain.rows)
@@ -102,7 +102,7 @@ def test_no_training_set_is_changed_by_context_and_it_is_counted_as_left_out(lak
 
 def test_people_see_context_and_weighted_macros_pass_over_it(lakes):
     (without, given), n = lakes
-    with connect(given) as con, connect(without) as plain:
+    with connect(given, comments=False) as con, connect(without, comments=False) as plain:
         shown = con.execute(
             "SELECT count(*), any_value(reason_names(reasons)), bool_and(has_reason(reasons, 'context'))"
             " FROM telemetry WHERE inclusion_probability IS NULL"

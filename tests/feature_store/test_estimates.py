@@ -89,7 +89,7 @@ def land_fleet(lake, fleet, statements):
 
 
 def per_device(root, fleet, estimate):
-    with connect(root) as con:
+    with connect(root, comments=False) as con:
         return [
             estimate(con, "telemetry_machine", "vibration_rms", f"device_id = '{d.device}'") for d in fleet
         ]
@@ -119,7 +119,7 @@ def test_a_condition_narrows_rows_and_books_alike(lake_root):
     lake = machine_lake(lake_root)
     land(lake, telemetry=fleet.rows(), books=fleet.statement())
     half = "period_start < TIMESTAMPTZ '2026-01-01 12:25:00+00'"
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         part = estimate_mean(con, "telemetry_machine", "vibration_rms", half)
         rule = estimate_mean(con, "telemetry_machine", "vibration_rms", "stratum = 'rule'")
         with pytest.raises(QueryError, match="score"):
@@ -156,7 +156,7 @@ def test_a_shadow_counts_for_no_exact_mean(lake_root):
     columns = {"feature": ["score"] * 2, "profile": ["machine"] * 2, "n": [10, 10], "n_missing": [0, 0]}
     columns |= {"mean": [0.2, 0.8], "m2": [0.0, 0.0], "min": [0.2, 0.8], "max": [0.2, 0.8], "part": [0, -1]}
     land(machine_lake(lake_root), summaries=fill(SUMMARIES.schema, **columns))
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         found = exact_mean(con, "machine", "score")
     assert (found.n, found.mean) == (10, pytest.approx(0.2))
 
@@ -177,7 +177,7 @@ def test_exact_means_pool_the_summaries(lake_root):
     lake = machine_lake(lake_root)
     land(lake, summaries=fill(SUMMARIES.schema, **columns))
     everything = np.concatenate(parts)
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         found = exact_mean(con, "machine", "current_mean")
         nothing = exact_mean(con, "machine", "vibration_rms")
     assert (found.n, found.n_missing) == (38, 7)

@@ -86,14 +86,14 @@ def lake_root(request, tmp_path_factory):
 
 
 def test_every_view_answers_whatever_its_tables_hold(lake_root):
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         for view in views(con):
             rows = con.execute(f'SELECT * FROM "{view}"').fetchall()
             assert rows or view in NOT_OF_TABLES, view
 
 
 def test_sums_can_be_added_up_further(lake_root):
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         con.execute(
             "SELECT sum(sensed + acked + filtered + evicted + refused + pending + landed + quarantined), "
             "sum(windows) FROM data_quality, model_versions"
@@ -103,7 +103,7 @@ def test_sums_can_be_added_up_further(lake_root):
 def test_a_sum_beyond_all_bounds_is_shown_as_the_bound(tmp_path):
     lake = machine_lake(tmp_path)
     land(lake, books=books(device_id=["a"] * 3, stratum=["x", "y", "z"], sensed=[2**62] * 3, acked=[1, 2, 3]))
-    with connect(tmp_path) as con:
+    with connect(tmp_path, comments=False) as con:
         assert con.execute("SELECT sensed, acked FROM data_quality").fetchall() == [(LARGEST_TOTAL, 6)]
 
 
@@ -116,14 +116,14 @@ def test_rows_that_nobody_signed_hide_no_lost_ones(tmp_path):
         telemetry=telemetry(device_id=["a"] * 5),
         quarantine=quarantined(**refused, verified=[False, True, None]),
     )
-    with connect(tmp_path) as con:
+    with connect(tmp_path, comments=False) as con:
         assert con.execute("SELECT acked, landed, quarantined FROM data_quality").fetchall() == [(1000, 5, 7)]
 
 
 def test_a_cut_from_before_a_column_was_added_still_answers(tmp_path):
     lake = machine_lake(tmp_path)
     land(lake, quarantine=quarantined(producer=["a"], topic=["telemetry.v1"], n_rows=[1]).drop(["verified"]))
-    with connect(tmp_path) as con:
+    with connect(tmp_path, comments=False) as con:
         assert con.execute("SELECT quarantined, quarantined_messages FROM data_quality").fetchall() == [
             (0, 1)
         ]

@@ -195,7 +195,7 @@ def test_columns_are_added_and_old_files_read_as_null(lake_root):
 
 
 def notes(root):
-    with connect(root) as con:
+    with connect(root, comments=False) as con:
         return con.execute(f"SELECT k, note FROM {LEFT.name} ORDER BY k").fetchall()
 
 

@@ -17,7 +17,7 @@ SHADOW_PART = -1
 
 
 def ask(root, sql):
-    with connect(root) as con:
+    with connect(root, comments=False) as con:
         return con.execute(sql).fetchall()
 
 

@@ -30,7 +30,7 @@ from tests.feature_store.training_lakes import (
 
 
 def taken(root, cut=None, **changes):
-    with connect(root, cut) as con:
+    with connect(root, cut, comments=False) as con:
         return training_rows(con, selection(**changes))
 
 
@@ -46,7 +46,7 @@ def test_a_row_enters_once_it_happened_and_was_known(lake_root):
     lake = fleet_lake(lake_root)
     put(lake, telemetry=rows("a", range(0, 600, 10)))
     put(lake, telemetry=rows("b", range(0, 600, 10), delay=timedelta(seconds=65)))
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         then = "WHERE event_time < $1 AND known_at <= $1"
         oracle = con.execute(
             f"SELECT device_id, seq FROM telemetry_machine {then} ORDER BY ALL", [NOW - 30 * SECOND]

@@ -37,7 +37,7 @@ NUMBERS = {
 
 
 def numbers(root, cut=None) -> dict[str, float]:
-    with connect(root, cut) as con:
+    with connect(root, cut, comments=False) as con:
         return {name: con.execute(sql).fetchone()[0] for name, sql in NUMBERS.items()}
 
 
@@ -119,7 +119,7 @@ def test_training_honours_a_retired_start_and_a_pin_keeps_what_it_was_made_of(la
     CutStore(lake).pin("run-1")
 
     def trained_on(cut: str | None = None) -> list[dict]:
-        with connect(lake_root, cut) as con:
+        with connect(lake_root, cut, comments=False) as con:
             return training_rows(con, selection()).rows.to_pylist()
 
     before = trained_on()
@@ -133,14 +133,14 @@ def test_training_honours_a_retired_start_and_a_pin_keeps_what_it_was_made_of(la
 
 def test_estimates_stand_on_what_counts(lake, lake_root):
     ReplayRegistry(lake).retire([("a", 1)], PROFILE.name, "replaced")
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         assert exact_mean(con, PROFILE.name, FEATURE).mean == 2.5
         assert estimate_mean(con, f"telemetry_{PROFILE.name}", FEATURE).n_sensed == 4
 
 
 def test_a_window_of_which_nothing_is_left_is_gone(lake, lake_root):
     ReplayRegistry(lake).retire([("a", 1), ("a", 2), ("b", 3)], PROFILE.name, "replaced")
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         assert con.execute("SELECT count(*) FROM aggregates").fetchone() == (0,)
 
 

@@ -30,7 +30,7 @@ REVOKED = "west-4"
 
 
 def rows(rig: FaultRig) -> int:
-    with closing(connect(rig.lake_root)) as connection:
+    with closing(connect(rig.lake_root, comments=False)) as connection:
         return connection.execute("SELECT count(*) FROM telemetry").fetchone()[0]
 
 

@@ -128,6 +128,15 @@ def test_what_only_reads_the_registry_loads_no_migrations():
     assert {"alembic", "river", "sklearn", "faust"} & loaded == set()
 
 
+def test_processes_of_the_model_service_load_what_trains_and_runs_models_only_where_they_do():
+    processes = "model_service.processes.engine_process, model_service.processes.guard_process"
+    loaded = loaded_by(f"import {processes}")
+    assert "sqlalchemy" in loaded
+    assert {"onnx", "onnxruntime", "sklearn", "skl2onnx", "scipy", "alembic"} & loaded == set()
+    rest = ", ".join(f"model_service.processes.{name}_process" for name in ("serve", "trainer", "gate"))
+    assert {"sklearn", "skl2onnx", "scipy", "alembic"} & loaded_by(f"import {rest}") == set()
+
+
 def test_status_starts_without_what_it_asks_only_where_there_is_something_to_show():
     loaded = loaded_by("import infra.stack.stack_status")
     asked_for = {"duckdb", "sqlalchemy", "feature_store.sql", "model_service.registry.database"}

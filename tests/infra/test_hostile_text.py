@@ -40,7 +40,7 @@ def attacked(broker, admin, tmp_path_factory):
         def arrived():
             if CutStore(cloud.lake).latest() is None:
                 return False
-            with connect(cloud.lake.root) as con:
+            with connect(cloud.lake.root, comments=False) as con:
                 counts = "SELECT (SELECT count(*) FROM quarantine), (SELECT count(*) FROM telemetry)"
                 return con.execute(counts).fetchone() == (2, 2)
 

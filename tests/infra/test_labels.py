@@ -138,7 +138,7 @@ def test_a_labeller_is_registered_as_a_source_and_not_as_a_device(lake_root):
     known = LakeDirectory(ProfileRegistry(lake), registry).signer("k")
     assert known is not None
     assert (known.labels, known.sends_for) == (True, frozenset())
-    with connect(lake_root) as connection:
+    with connect(lake_root, comments=False) as connection:
         assert connection.execute("SELECT count(*) FROM fleet").fetchall() == [(0,)]
         assert connection.execute("SELECT count(*) FROM cohorts").fetchall() == [(0,)]
 
@@ -163,5 +163,5 @@ def test_labels_land_once_however_often_they_are_imported(broker, namespace, tmp
     assert (again["new"], again["known"]) == ([], imported["new"])
     [row] = edgeloop.json("label", "list", **on_broker)
     assert (row["device_id"], row["label"], row["source"]) == ("m-1", "bearing", "labeller/anna")
-    with connect(lake.root) as connection:
+    with connect(lake.root, comments=False) as connection:
         assert connection.execute("SELECT count(*) FROM labels").fetchall() == [(1,)]

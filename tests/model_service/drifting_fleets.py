@@ -217,7 +217,7 @@ def causes(
     of = fleet(injections, seed, **size)
     store(root, of)
     end = START + timedelta(seconds=of.features.shape[1] + SEEN_AFTER_S)
-    with closing(connect(root)) as con:
+    with closing(connect(root, comments=False)) as con:
         judged = partial(_with_bank if bank else _without_bank, con)
         return [_cause(judged, known_at, new, end) for known_at, new in verdicts(of)]
 

@@ -71,7 +71,7 @@ class GateRig:
         cut = CutStore(lake).pin(PIN)
         end = self.start + timedelta(seconds=SPAN.stop)
         selection = RowSelection(MACHINE, self.start, end, cut.created)
-        with connect(self.settings.lake_root, PIN) as con:
+        with connect(self.settings.lake_root, PIN, comments=False) as con:
             training_set = training_rows(con, selection)
         lineage = LINEAGE.model_copy(update={"cut": cut.id, "pin": PIN, "known_at": selection.known_at})
         bundle = build_candidate(MACHINE, training_set.rows, CHAMPION, moved, lineage, 1, 1)
@@ -107,7 +107,7 @@ class GateRig:
         [row] = self.rows(candidates)
         with self.registry.reading() as connection:
             [run] = runs_of(connection, "machine")
-        with connect(self.settings.lake_root, PIN) as con:
+        with connect(self.settings.lake_root, PIN, comments=False) as con:
             training_set = training_rows(con, selection_of(MACHINE, run.plan.selection))
         now = datetime.now(UTC)
         append(

@@ -47,11 +47,11 @@ def lake(lake_root):
 def test_windows_in_alarm_are_those_of_the_output_that_raises_most(lake, lake_root):
     rows = outputs(NEW, CALM, QUEUES) + outputs(OLD, [0.65] * 10, QUEUES, SHADOW_PART)
     land(lake, summaries=summaries(*rows))
-    with connect(lake_root) as connection:
+    with connect(lake_root, comments=False) as connection:
         found = scored_periods(connection, PUMP, (), 0.0)
     assert {p.model_version: (p.n, p.above) for p in found} == {NEW: (10, 4), OLD: (10, 10)}
     no_rules = PUMP.model_copy(update={"decision": PUMP.decision.model_copy(update={"rules": ()})})
-    with connect(lake_root) as connection:
+    with connect(lake_root, comments=False) as connection:
         assert {p.above for p in scored_periods(connection, no_rules, (), 0.0)} == {None}
 
 

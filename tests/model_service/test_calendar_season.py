@@ -124,7 +124,7 @@ def lake_of(root, moved):
 
 def clear(root, champion=CHAMPION):
     """Features that moved clearly at any intersection."""
-    with closing(connect(root)) as connection:
+    with closing(connect(root, comments=False)) as connection:
         scale, until = ReferenceScale.of(champion, SHORT), ONSET + timedelta(hours=5)
         found = read_shifts(connection, SHORT, scale, ONSET, until, ())
     assert len(found.devices) == DEVICES_N

@@ -36,7 +36,7 @@ def record(registry, *names):
 
 
 def landed(lake_root):
-    with feature_store.connect(lake_root) as connection:
+    with feature_store.connect(lake_root, comments=False) as connection:
         return sorted(row[0] for row in connection.sql("SELECT event_id FROM lifecycle").fetchall())
 
 

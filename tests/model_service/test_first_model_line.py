@@ -133,7 +133,7 @@ def test_another_fit_of_the_history_takes_the_place_of_the_one_before(rig):
     shorter = replace(judged, excluded=np.arange(WINDOWS) >= 300)
     for given, landed in ((shorter, 300), (shorter, 0), (judged, WINDOWS)):
         assert land_history(rig.lake, OWN, given, rig.now) == landed
-        with closing(connect(rig.lake.root)) as connection:
+        with closing(connect(rig.lake.root, comments=False)) as connection:
             [(count,)] = connection.execute("SELECT count(*) FROM telemetry_pump").fetchall()
         assert count == (landed or 300)
 

@@ -58,7 +58,7 @@ def test_labels_of_a_fit_choose_and_judge_in_the_loop(rig):
     assert verdicts["generic_recall"]["detail"]["origin"] == "labels"
     assert verdicts["generic_recall"]["value"] > 0.9
     assert rig.rows(candidates)[-1]["state"] == "signed"
-    with closing(connect(rig.lake.root)) as connection:
+    with closing(connect(rig.lake.root, comments=False)) as connection:
         query = "SELECT part, count(*) FROM training_sets WHERE label = 'valve' GROUP BY part ORDER BY part"
         assert connection.execute(query).fetchall() == [("holdout", len(LATE)), ("train", len(EARLY))]
 

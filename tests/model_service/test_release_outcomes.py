@@ -150,7 +150,7 @@ def test_the_lake_shows_what_was_measured_last(rig):
     columns = (
         'rollout_id, "group", model_version, champion, revision, basis, loop_s, last_device, windows, gain'
     )
-    with connect(rig.lake.root) as con:
+    with connect(rig.lake.root, comments=False) as con:
         [row] = con.execute(f"SELECT {columns} FROM release_outcomes").fetchall()
     stored, _ = rig.measure(3 * PERIOD_S)
     assert row[:6] == (ID, GROUP, NEW, FACTORY, 1, "not estimable")

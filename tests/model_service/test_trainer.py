@@ -119,7 +119,7 @@ def test_the_bytes_follow_from_cut_code_and_seed(trained):
     [run], [candidate] = trained.rows(), trained.candidates()
     plan = run["cause"]
     stored = read_artifact(trained.settings.artifacts, candidate["sha256"])
-    with closing(connect(trained.settings.lake_root, run["pin"])) as con:
+    with closing(connect(trained.settings.lake_root, run["pin"], comments=False)) as con:
         taken = training_rows(con, selection_of(MACHINE, StoredSelection.model_validate(plan["wanted"])))
     again = build_candidate(
         MACHINE, taken.rows, CHAMPION, plan["moved"], stored.manifest.lineage, run["seed"], 1, run["kind"]
@@ -143,7 +143,7 @@ def test_a_change_of_the_code_that_makes_models_changes_its_version(module, tmp_
 
 def test_lineage_leads_from_a_model_to_its_rows_and_from_a_row_to_its_models(trained):
     [candidate], [run] = trained.candidates(), trained.rows()
-    with closing(connect(trained.settings.lake_root)) as con:
+    with closing(connect(trained.settings.lake_root, comments=False)) as con:
         rows = con.execute(
             "SELECT device_id, boot_id, seq, part, pin FROM lineage WHERE model_version = ? ORDER BY ALL",
             [candidate["version"]],
@@ -165,7 +165,7 @@ def test_lineage_leads_from_a_model_to_its_rows_and_from_a_row_to_its_models(tra
 
 def test_no_row_from_before_the_onset_trains(trained):
     [run] = trained.rows()
-    with closing(connect(trained.settings.lake_root)) as con:
+    with closing(connect(trained.settings.lake_root, comments=False)) as con:
         [(first,)] = con.execute("SELECT min(event_time) FROM training_sets").fetchall()
     assert first.timestamp() >= run["onset"]
 

@@ -86,7 +86,7 @@ class Cloud:
         self._restart_ended()
         if CutStore(self.lake).latest() is None:
             return 0, 0
-        con = connect(self.lake.root)
+        con = connect(self.lake.root, comments=False)
         return con.execute(
             "SELECT count(*), count(DISTINCT (device_id, boot_id, seq)) FROM telemetry_machine"
         ).fetchone()

@@ -77,7 +77,7 @@ def outcome(folder: Path) -> dict:
         made = connection.execute(select(candidates.c.version, candidates.c.sha256)).all()
         states = connection.execute(select(runs.c.state)).scalars().all()
         steps = connection.execute(select(outbox.c.step)).scalars().all()
-    with closing(connect(root)) as con:
+    with closing(connect(root, comments=False)) as con:
         rows, distinct = con.execute(
             "SELECT count(*), count(DISTINCT (device_id, boot_id, seq)) FROM training_sets"
         ).fetchone()

@@ -108,7 +108,7 @@ def _required(of: Distribution, extras: Iterable[str]) -> Iterator[Requirement]:
 def _link(of: Distribution, site: Path) -> None:
     """Show a distribution's files in another environment; programs are left out."""
     for file in of.files or ():
-        if file.parts[0] == ".." or file.suffix == ".pyc":
+        if file.parts[0] == "..":
             continue
         there = site / file
         there.parent.mkdir(parents=True, exist_ok=True)

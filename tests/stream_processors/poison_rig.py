@@ -176,13 +176,17 @@ class PoisonLine:
 
     def landed(self) -> set[int]:
         """Offsets of the messages whose rows queries see."""
-        rows = connect(self.lake.root).execute("SELECT DISTINCT _offset FROM telemetry_machine").fetchall()
+        rows = (
+            connect(self.lake.root, comments=False)
+            .execute("SELECT DISTINCT _offset FROM telemetry_machine")
+            .fetchall()
+        )
         return {r[0] for r in rows}
 
     def quarantined(self) -> dict[int, str]:
         """Offset to reason."""
         query = "SELECT _offset, error || ': ' || reason FROM quarantine"
-        return dict(connect(self.lake.root).execute(query).fetchall())
+        return dict(connect(self.lake.root, comments=False).execute(query).fetchall())
 
     def state(self) -> TaskState:
         """The task's state, from its records alone."""

@@ -38,7 +38,7 @@ def flood(cloud, n, headers=(), value=b"x"):
 
 
 def ask(cloud, query):
-    with connect(cloud.lake.root) as connection:
+    with connect(cloud.lake.root, comments=False) as connection:
         return connection.execute(query).fetchall()
 
 

@@ -87,7 +87,7 @@ def test_a_cloud_that_was_set_back_shows_what_it_lost(device, sent, lake_root):
     set_back.take(sent[0])
     set_back.take(sent[4])
     append(lake, CutStore(lake), "test", lambda n: {GAPS: set_back.rows[GAPS][0]})
-    with connect(lake_root) as con:
+    with connect(lake_root, comments=False) as con:
         asked = "SELECT device_id, missing_messages FROM data_quality"
         assert con.execute(asked).fetchall() == [("machine-00", 3)]
 

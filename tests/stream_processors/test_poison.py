@@ -288,7 +288,7 @@ class SummaryLine(PoisonLine):
         """Count and sum by window, over all partials."""
         query = "SELECT window_start, sum(n), round(sum(n * mean), 6), min(min), max(max) FROM aggregates"
         query += " GROUP BY window_start"
-        return {r[0]: r[1:] for r in connect(self.lake.root).execute(query).fetchall()}
+        return {r[0]: r[1:] for r in connect(self.lake.root, comments=False).execute(query).fetchall()}
 
 
 class FaultyAggregate(AggregateWindows):

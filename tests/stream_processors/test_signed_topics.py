@@ -51,7 +51,7 @@ def refused(cloud) -> list[tuple]:
     """Refused aggregates: error and whether they were signed."""
     if CutStore(cloud.lake).latest() is None:
         return []
-    with connect(cloud.lake.root) as con:
+    with connect(cloud.lake.root, comments=False) as con:
         asked = "SELECT error, verified FROM quarantine WHERE topic = 'aggregate.v1'"
         return con.execute(asked).fetchall()
 

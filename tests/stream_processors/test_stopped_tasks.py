@@ -16,7 +16,7 @@ def rows_of(cloud, devices) -> int:
     """Rows of these devices that queries return."""
     from feature_store import connect
 
-    with connect(cloud.lake.root) as con:
+    with connect(cloud.lake.root, comments=False) as con:
         query = "SELECT count(*) FROM telemetry_machine WHERE list_contains($1, device_id)"
         return con.execute(query, [[d.device_id for d in devices]]).fetchone()[0]
 

@@ -377,7 +377,7 @@ def test_messages_that_have_left_the_log_stop_the_job_and_say_the_way_and_the_ta
 
 
 def progress(rig, cut=None):
-    with connect(rig.lake.root, cut) as con:
+    with connect(rig.lake.root, cut, comments=False) as con:
         return con.execute("SELECT job, task, reached, newest, behind FROM job_progress").fetchall()
 
 
@@ -390,7 +390,7 @@ def test_a_cut_says_how_far_a_jobs_tables_are_behind_and_never_shows_them_ahead(
     assert progress(rig) == [("numbering", "task-00", 2, 4, 2)]
     rig.run()
     for cut in CutStore(rig.lake).ids():
-        with connect(rig.lake.root, cut) as con:
+        with connect(rig.lake.root, cut, comments=False) as con:
             [landed] = con.execute("SELECT count(*) FROM telemetry_machine").fetchone()
         for _, _, reached, newest, behind in progress(rig, cut):
             assert (behind, landed) == (newest - reached, 2 * (newest + 1))

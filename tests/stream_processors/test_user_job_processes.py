@@ -53,7 +53,7 @@ class Jobs:
         cut = CutStore(self.cloud.lake).latest()
         if cut is None or f"{job}_rows" not in cut.tables:
             return {}
-        with connect(self.cloud.lake.root) as con:
+        with connect(self.cloud.lake.root, comments=False) as con:
             found = con.execute(
                 f"SELECT device_id, list(number ORDER BY seq), count(DISTINCT seq) FROM {job}_rows GROUP BY 1"
             ).fetchall()
@@ -152,7 +152,7 @@ def test_a_job_that_reads_messages_gets_each_once_and_publishes_what_it_makes_of
 
     wait_until(lambda: published() >= jobs.feed.acked, 60, "a message for each message")
     assert published() == jobs.feed.acked
-    with connect(jobs.cloud.lake.root) as con:
+    with connect(jobs.cloud.lake.root, comments=False) as con:
         query = "SELECT count(*), count(DISTINCT (_partition, source_offset)) FROM listening_rows"
         assert con.execute(query).fetchone() == (jobs.feed.acked, jobs.feed.acked)
     assert {s.installed_as for s in jobs.states("listening").values()} == {"ears"}

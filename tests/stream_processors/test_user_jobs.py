@@ -91,7 +91,7 @@ def test_commits_without_anything_that_the_job_reads_count_as_read(rig):
     loop.round({TASK})
     assert rig.checkpoint(OnlyLabels()).open(TASK)[rig.task] == 4
     assert {bool(batch.rows) for batch in calls} == {False}, "ticks alone"
-    with connect(rig.lake.root) as con:
+    with connect(rig.lake.root, comments=False) as con:
         assert con.execute("SELECT reached FROM job_progress").fetchall() == [(3,)]
 
 
@@ -106,7 +106,7 @@ def test_progress_without_rows_is_shown_even_if_nothing_follows(rig):
         loop.round({TASK})
     rig.wait(6)
     loop.round({TASK})
-    with connect(rig.lake.root) as con:
+    with connect(rig.lake.root, comments=False) as con:
         assert con.execute("SELECT reached, behind FROM job_progress").fetchall() == [(2, 0)]
 
 
@@ -295,7 +295,7 @@ def test_rows_that_jobs_derived_and_refused_messages_are_found_in_the_tables_too
     rig.open()
     rig.land(1)
     rig.run(Collecting(), limits=InputLimits(rows=rows, n_bytes=1 << 24))
-    with connect(rig.lake.root) as con:
+    with connect(rig.lake.root, comments=False) as con:
         query = "SELECT device_id, list(seq ORDER BY seq) FROM numbered GROUP BY 1 ORDER BY 1"
         found = con.execute(query).fetchall()
         wanted = con.execute(

@@ -47,11 +47,11 @@ WANDERING = [50.0, 50.9, 49.4, 50.2] * 2
 def test_a_window_says_its_mean_and_the_logarithm_of_its_spread(values):
     found = readings_of(moments_of(values), 7)
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
-    assert found["level"] == pytest.approx(Reading(mean, sd, 7), abs=1e-9)
+    assert found["level"] == pytest.approx(Reading(mean, sd, 7, len(values)), abs=1e-9)
     if found["spread"] is not None and sd > 1e-3:
         farthest = ((max(values) - mean) / sd) ** 4 + ((mean - min(values)) / sd) ** 4
         doubt = math.sqrt((max(3.0, farthest / len(values)) - 1) / 4)
-        assert found["spread"] == pytest.approx(Reading(math.log(sd), doubt, 7))
+        assert found["spread"] == pytest.approx(Reading(math.log(sd), doubt, 7, len(values)))
 
 
 def test_one_far_value_makes_the_spread_less_sure():

@@ -198,7 +198,7 @@ class UserJobRig:
 
     def numbered(self, cut=None) -> list[tuple[int, int]]:
         """What the job landed: (seq, number), in order."""
-        with connect(self.lake.root, cut) as con:
+        with connect(self.lake.root, cut, comments=False) as con:
             return con.execute("SELECT seq, number FROM numbered ORDER BY ALL").fetchall()
 
     def expected(self) -> list[tuple[int, int]]:

@@ -82,7 +82,7 @@ def test_phases_are_served_an_incident_is_alarmed_and_rows_land(cloud, tmp_path)
     at_last = {order["device"]: order["action"] for order in server.orders}
     assert at_last == dict.fromkeys(DEVICES, PROFILE.decision.fail_safe)  # the process has ended
 
-    with connect(cloud.lake.root) as con:
+    with connect(cloud.lake.root, comments=False) as con:
         table = f"telemetry_{PROFILE.name}"
 
         def landed():
@@ -99,7 +99,7 @@ def test_phases_are_served_an_incident_is_alarmed_and_rows_land(cloud, tmp_path)
 
 
 def alarms(cloud):
-    with connect(cloud.lake.root) as con:
+    with connect(cloud.lake.root, comments=False) as con:
         return con.execute(
             "SELECT device_id, event_time FROM alarms WHERE action = 'report_incident'"
         ).fetchall()

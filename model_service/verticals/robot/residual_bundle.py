@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from model_service.detectors.trained_mark import MARK
 from model_service.detectors.trainer_interface import TrainerInput
-from model_service.detectors.user_trainer import MARK, calibrated_graph
+from model_service.detectors.user_trainer import calibrated_graph
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import learnt_bundle
 from model_service.models.features import logged_features

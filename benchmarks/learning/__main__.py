@@ -41,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDINGS, help="holds the recordings")
     parser.add_argument("--fleets", type=int, default=FLEETS, help="of each cell")
-    parser.add_argument("--first", type=int, default=FIRST, help="seed of each cell's first fleet; it counts up")
+    parser.add_argument("--first", type=int, default=FIRST, help="seed of each cell's first fleet")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--journal", type=Path, help="where fleets are kept, so that a run can be stopped")
     parser.add_argument("--measured", action="store_true", help="only the fleets that the journal has")

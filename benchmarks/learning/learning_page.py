@@ -81,8 +81,8 @@ def write_costs(page: FigurePage, outcomes: Sequence[FleetOutcome]) -> None:
     page.say(
         f"{len(outcomes)} fleets, of the seeds {min(o.seed for o in outcomes)} to "
         f"{max(o.seed for o in outcomes)}. Each number is the loop's cost as a share of the other policy's, "
-        "with the middle 95 % of a paired bootstrap (fleets, and blocks of a minute within them): below 1 the "
-        "loop is better."
+        "with the middle 95 % of a paired bootstrap (fleets, and blocks of a minute within them): below 1 "
+        "the loop is better."
     )
     heads = ["what happened", "fleets", "retrains", *OTHERS, "best calendar", "calendar in hindsight"]
     page.table(heads, rows)

@@ -29,7 +29,7 @@ mutants: setup ## Do the tests notice small changes of deciding code? SEED=7 SAM
 # FLEETS of each cell; a run that was stopped goes on where it was (build/learning.jsonl).
 eval: setup ## How well `model fit` detects, and whether retraining helps; writes docs/detection.md and docs/learning.md
 	@$(BIN)/python -m benchmarks.detection $(RECORDINGS) --write docs/detection.md
-	@$(BIN)/python -m benchmarks.learning $(RECORDINGS) --fleets $${FLEETS:-8} --journal build/learning.jsonl --write docs/learning.md
+	@$(BIN)/python -m benchmarks.learning $(RECORDINGS) --first $${FIRST:-200} --fleets $${FLEETS:-8} --journal build/learning.jsonl --write docs/learning.md
 
 # Resumable: cells that are done stay in build/guarding.jsonl. About half an hour of one core in all.
 guarding: setup ## Simulate rollouts of right and wrong models through the real judge; writes docs/rollouts.md

@@ -86,6 +86,8 @@ class GatePolicy(Section):
 
     Attributes:
         min_gain: Least gain in quality over the champion; the whole 95 % interval must lie above it.
+        min_renewal_gain: The same as a share of the champion's loss (1 less its quality), where the champion
+            knows the devices' normal already and no person asked for the run.
         min_recall: Least recall on the fault bank at the first rule's ``enter``.
         max_recall_loss: Largest loss of recall against the champion.
         parity: Largest difference of a score from the training library's.
@@ -98,6 +100,7 @@ class GatePolicy(Section):
     """
 
     min_gain: float = 0.0
+    min_renewal_gain: Fraction = 0.02
     min_recall: Fraction = 0.8
     max_recall_loss: Fraction = 0.05
     parity: PositiveFloat = 1e-5

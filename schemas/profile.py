@@ -191,7 +191,7 @@ _YOUNGER_KEYS = {
     "rollout": ("longest_soak_s", "no_holdout"),
     "model": ("hardware", "runtime", "outputs"),
     "features": ("calendar", "time_zone", "also"),
-    "gates": ("also",),
+    "gates": ("also", "min_renewal_gain"),
     "decision": ("function", "function_timeout_s", "actions", "numbers", "calibrates"),
 }
 """Keys that release 0.2.0 did not have, by section."""

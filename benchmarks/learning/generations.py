@@ -101,7 +101,9 @@ def generations(
         candidate = _trained(sensed, model, healthy_score, story, rng, weighted=weighted, moved=moved)
         step = so_far if moved else so_far.after(model, candidate, None)
         kept = not (gated and bounded) or moved or judge_unexplained_shift(so_far, step, story.bank).passed
-        passes = not gated or (kept and _passes(candidate, model, _held(newer, model, story, rng), story))
+        passes = not gated or (
+            kept and _passes(candidate, model, _held(newer, model, story, rng), story, asked=moved)
+        )
         trace.accepted.append(passes)
         model, so_far = (candidate, step) if passes else (model, so_far)
         _note(trace, story, model, first, probe)
@@ -173,14 +175,17 @@ def _held(newer: Array, model: Mahalanobis, story: FleetStory, rng: np.random.Ge
     return Holdout(HoldoutRows(rows, 1 / pi, device), none, story.devices, {})
 
 
-def _passes(candidate: Mahalanobis, champion: Mahalanobis, holdout: Holdout, story: FleetStory) -> bool:
+def _passes(
+    candidate: Mahalanobis, champion: Mahalanobis, holdout: Holdout, story: FleetStory, *, asked: bool
+) -> bool:
     """Whether the candidate passes all gates that judge scores."""
     gates: GatePolicy = story.profile.gates
     enter = story.profile.decision.rules[0].enter
     paired = PairedScores(candidate.score, champion.score, holdout, story.bank, enter)
     bounds = gates.min_recall, gates.max_recall_loss
+    renewal_gain = 0.0 if asked else gates.min_renewal_gain
     judged: Sequence[Callable[[], bool]] = (
-        lambda: judge_quality(paired, gates.min_gain).passed,
+        lambda: judge_quality(paired, gates.min_gain, renewal_gain=renewal_gain).passed,
         lambda: judge_recall(paired, champion, *bounds).passed,
         lambda: judge_false_alarms(paired, story.profile.rollout.max_alarm_gain).passed,
         lambda: judge_learnt(paired, story.bank, champion, *bounds).passed,

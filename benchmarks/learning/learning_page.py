@@ -79,9 +79,10 @@ def write_costs(page: FigurePage, outcomes: Sequence[FleetOutcome]) -> None:
     rows = [_row(name, found, calendars[name], luckiest_calendar(found)) for name, found in cells.items()]
     rows.append(_row("**all**", ordered, pooled, luckiest_calendar(ordered)))
     page.say(
-        f"{len(outcomes)} fleets. Each number is the loop's cost as a share of the other policy's, with the "
-        "middle 95 % of a paired bootstrap (fleets, and blocks of a minute within them): below 1 the loop is "
-        "better."
+        f"{len(outcomes)} fleets, of the seeds {min(o.seed for o in outcomes)} to "
+        f"{max(o.seed for o in outcomes)}. Each number is the loop's cost as a share of the other policy's, "
+        "with the middle 95 % of a paired bootstrap (fleets, and blocks of a minute within them): below 1 "
+        "the loop is better."
     )
     heads = ["what happened", "fleets", "retrains", *OTHERS, "best calendar", "calendar in hindsight"]
     page.table(heads, rows)

@@ -263,6 +263,7 @@ class SimulatedLoop:
             unhurried(story.profile), made, before, training_set.rows, tuple(moved), expected,
             dict.fromkeys(story.devices, story.cohort), story.bank,
             proven=proof.proven, announced=proof.announced, shown=proof.shown,
+            unlearnt=proof.unlearnt,
         )  # fmt: skip
         verdicts = self._gates(inputs)
         why = refusal(verdicts)

@@ -33,11 +33,13 @@ class DriftProof(NamedTuple):
         proven: The champion's normal is over.
         announced: Channels of the announced change that it is.
         shown: The devices show a new normal, so that what moved with it is explained.
+        unlearnt: They show one that began after the champion was trained.
     """
 
     proven: bool = False
     announced: frozenset[str] = frozenset()
     shown: bool = False
+    unlearnt: bool = False
 
 
 def proof_of(
@@ -52,7 +54,8 @@ def proof_of(
     by_name = announced is not None and cause.announced == announced.change_id
     known = cause.kind is DriftKind.SENSOR_RECALIBRATION or by_name
     channels = announced.channels if announced is not None and by_name else frozenset()
-    return DriftProof(before and cause.retrain and known, channels, cause.retrain)
+    unlearnt = before and cause.retrain
+    return DriftProof(unlearnt and known, channels, cause.retrain, unlearnt)
 
 
 def read_proof(

@@ -129,9 +129,10 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     known = inputs.bank is not None and inputs.bank.origin != GENERIC
     champion = inputs.champion.manifest
     reference = detector_of(champion) if champion.parameters else None
+    renewal_gain = 0.0 if inputs.unlearnt or inputs.asked_by else gates.min_renewal_gain
     bounds = gates.min_recall if known or inputs.bank is None else 0.0, gates.max_recall_loss
     verdicts = [
-        judge_quality(paired, gates.min_gain, proven=inputs.proven),
+        judge_quality(paired, gates.min_gain, proven=inputs.proven, renewal_gain=renewal_gain),
         judge_recall(paired, reference, *bounds),
         judge_false_alarms(paired, inputs.profile.rollout.max_alarm_gain),
         judge_masked_channels(

@@ -53,6 +53,7 @@ class GateInputs:
         proven: The drift behind it shows by itself that the champion's normal is over (``drift_proof``).
         announced: Channels whose change a person announced, and that moved so.
         shown: The drift behind it is a new normal by what the devices show (``drift_proof``).
+        unlearnt: That normal began after the champion was trained.
         asked_by: Who asked for its run, or decided on its drift; empty: no person did.
         so_far: What nothing explains of the champion's reference; None: the champion is a first model.
     """
@@ -72,6 +73,7 @@ class GateInputs:
     proven: bool = False
     announced: frozenset[str] = frozenset()
     shown: bool = False
+    unlearnt: bool = False
     asked_by: str = ""
     so_far: Unexplained | None = None
 
@@ -129,6 +131,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         proven=proof.proven,
         announced=proof.announced,
         shown=proof.shown,
+        unlearnt=proof.unlearnt,
         asked_by=pending.asked_by,
         so_far=so_far,
     )

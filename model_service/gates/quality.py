@@ -57,8 +57,10 @@ def losses(score: Score, holdout: Holdout, faults: Mapping[str, Sequence[Holdout
     )
 
 
-def judge_quality(paired: PairedScores, min_gain: float, *, proven: bool = False) -> GateVerdict:
-    """Passes if the whole interval of the gain lies above ``min_gain``.
+def judge_quality(
+    paired: PairedScores, min_gain: float, *, proven: bool = False, renewal_gain: float = 0.0
+) -> GateVerdict:
+    """Passes if the whole interval of the gain lies above the bound.
 
     Args:
         paired: The models and the rows.
@@ -66,6 +68,9 @@ def judge_quality(paired: PairedScores, min_gain: float, *, proven: bool = False
         proven: That the devices' normal is another one is shown already, without any score. Then the gain
             itself must lie above the bound; that it is no chance is for the rollout to show, which pairs both
             models on the devices' own windows.
+        renewal_gain: For a candidate whose champion knows the devices' normal already: the share of the
+            champion's loss that it must take away, if that is a higher bound. What is clear of chance and
+            smaller is not worth a release, and what comes next may turn it round.
     """
     holdout, present = paired.holdout, paired.present
     if present.sum() < MIN_DEVICES:
@@ -82,11 +87,13 @@ def judge_quality(paired: PairedScores, min_gain: float, *, proven: bool = False
     low, high = interval(gains)
     new_quality, old_quality = (float(m.quality(_mean)) for m in (new, old))
     gain = new_quality - old_quality
-    passed = (gain if proven else low) > min_gain
+    bound = max(min_gain, renewal_gain * (1 - old_quality))
+    passed = (gain if proven else low) > bound
     text = (
         f"quality {new_quality:.3f} against the champion's {old_quality:.3f}: "
-        f"gain {gain:+.4f} [{low:+.4f}, {high:+.4f}], must lie above {min_gain:g}"
+        f"gain {gain:+.4f} [{low:+.4f}, {high:+.4f}], must lie above {bound:.2g}"
         f"{' in the middle: the drift proves itself' if proven else ''}"
+        f"{f', {renewal_gain:.0%} of what the champion lacks' if bound > min_gain else ''}"
     )
     detail = {
         "says": text,
@@ -100,7 +107,7 @@ def judge_quality(paired: PairedScores, min_gain: float, *, proven: bool = False
         "kinds": list(faults),
         "slices": _slices(new, old, holdout, present),
     }
-    return GateVerdict(GATE, passed, gain, min_gain, low, high, detail)
+    return GateVerdict(GATE, passed, gain, bound, low, high, detail)
 
 
 def _mean(part: WeightedShare) -> Array:

@@ -124,5 +124,7 @@ def gate_inputs(taken: pa.Table, moved: Sequence[str] = ("temperature",), **chan
     kind = changes.pop("kind", "anomaly")
     cohorts = {name(d): f"machine/{'north' if d % 2 else 'south'}/g/x86" for d in range(30)}
     built = changes["candidate"] if "candidate" in changes else candidate(taken, moved, kind)
-    found = GateInputs(profile, built, CHAMPION, taken, tuple(moved), EXPECTED, cohorts, BANK, shown=True)
+    found = GateInputs(
+        profile, built, CHAMPION, taken, tuple(moved), EXPECTED, cohorts, BANK, shown=True, unlearnt=True
+    )
     return replace(found, **changes)

@@ -221,13 +221,13 @@ def test_a_drift_proves_itself_once():
     )  # fmt: skip
     assert [c.kind for c in (gain, announced, regime)] == ["sensor_recalibration", "covariate", "covariate"]
     before = CHAMPION.manifest
-    assert proof_of(gain, before, NOON, None) == (True, frozenset(), True)
-    assert proof_of(announced, before, NOON, LOAD) == (True, frozenset({"current", "vibration"}), True)
+    assert proof_of(gain, before, NOON, None) == (True, frozenset(), True, True)
+    assert proof_of(announced, before, NOON, LOAD) == (True, frozenset({"current", "vibration"}), True, True)
     assert proof_of(announced, before, NOON, replace(LOAD, change_id="1" * 12)).proven is False
-    assert proof_of(regime, before, NOON, None) == (False, frozenset(), True)
+    assert proof_of(regime, before, NOON, None) == (False, frozenset(), True, True)
     lineage = SimpleNamespace(event_to=NOON + HOUR)
     after = SimpleNamespace(lineage=lineage)
-    assert proof_of(gain, after, NOON, None).proven is False
+    assert proof_of(gain, after, NOON, None) == (False, frozenset(), True, False)
     assert proof_of(gain, after, NOON + HOUR, None).proven is True
 
 

@@ -1,6 +1,7 @@
 """Gates: the better model passes, and each thing that may be wrong with one has a gate that text so."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -90,6 +91,24 @@ def test_a_gain_whose_interval_reaches_the_bound_is_not_shown():
     between = (verdict.low + verdict.value) / 2
     assert not judge_quality(of, between).passed
     assert judge_quality(of, verdict.low - 1e-6).passed
+
+
+def test_a_champion_that_knows_the_normal_is_not_replaced_for_a_little():
+    of = paired()
+    verdict = judge_quality(of, 0.0)
+    share = verdict.low / (1 - verdict.detail["champion"])
+    assert judge_quality(of, 0.0, renewal_gain=share - 1e-6).passed
+    refused = judge_quality(of, 0.0, renewal_gain=share + 1e-6)
+    assert not refused.passed
+    assert refused.bound > verdict.low
+    assert judge_quality(of, refused.bound + 1e-6).bound > refused.bound  # the higher bound counts
+
+    def failed_as(**what: Any) -> set[str]:
+        return failed(gate_inputs(rows(warmer()), gates={"min_renewal_gain": 0.99}, **what))
+
+    assert failed_as(unlearnt=False) == {"quality"}
+    assert failed_as(unlearnt=False, asked_by="Ada") == set()
+    assert failed_as() == set()
 
 
 def test_as_good_as_the_champion_is_not_better():

@@ -263,8 +263,9 @@ def _figures(file: CobotFile, runs: Sequence[ActingRun], trees: LabelledTrees) -
 def _say_kinds(page: FigurePage, file: CobotFile, runs: Sequence[ActingRun], kinds: dict[str, Array]) -> None:
     """Each kind by itself: its own output against its own events."""
     page.say(
-        "Each kind by itself: alarms of its own output (of the score, where a model has none) against its own "
-        "events. An alarm that meets an event of the other kind alone is left out, of always alarming too."
+        "Each kind by itself: alarms of its own output (of the score, where a model has none) against "
+        "its own events. An alarm that meets an event of the other kind alone is left out, also where a "
+        "model alarms always."
     )
     rest, rows = file.seconds[file.first :], []
     begin, end = float(rest[0]), float(rest[-1])
@@ -282,7 +283,9 @@ def _say_kinds(page: FigurePage, file: CobotFile, runs: Sequence[ActingRun], kin
         generic = [_judged(run, spans, begin, kind, others) for run in runs if "robust`" in run.name]
         robust = max(generic, key=lambda f: f.f1)
         low, high = f1_interval(block_counts(best, begin, end), block_counts(robust, begin, end))
-        page.say(f"{kind}: above the better generic score by {best.f1 - robust.f1:.3f} [{low:.3f}, {high:.3f}].")
+        page.say(
+            f"{kind}: above the better generic score by {best.f1 - robust.f1:.3f} [{low:.3f}, {high:.3f}]."
+        )
 
 
 def _judged(

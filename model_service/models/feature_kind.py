@@ -192,8 +192,8 @@ def written_each(specs: Sequence[FeatureSpec], writer: GraphWriter, windows: str
     Raises:
         DatasetError: It raised.
     """
-    kind = [kind_of(spec) for spec in specs][0]
+    kinds = [kind_of(spec) for spec in specs]
     try:
-        return kind.write_each(writer, windows)
+        return kinds[0].write_each(writer, windows)
     except Exception as exc:  # the code is a user's: whatever it raises is the reason
         raise DatasetError(f"the feature kind '{specs[0].kind}': {type(exc).__name__}: {exc}") from exc

@@ -36,13 +36,20 @@ def now_s() -> float:
 
 
 def test_it_follows_the_deciding_thread_and_is_what_it_was_after_an_error_too():
-    with pytest.raises(ValueError, match="over"), SWITCH_INTERVAL.led_here(wanted=True):
-        assert now_s() == COMPUTING_S
-        SWITCH_INTERVAL.waits()
-        assert now_s() == WAITING_S
-        SWITCH_INTERVAL.computes()
-        assert now_s() == COMPUTING_S
+    def fails(_most_s: float) -> None:
+        seen.append(now_s())
         raise ValueError("over")
+
+    seen: list[float] = []
+    with pytest.raises(ValueError, match="over"), SWITCH_INTERVAL.led_here(wanted=True):
+        SWITCH_INTERVAL.during(fails, 1.0)
+    assert (seen, now_s()) == ([WAITING_S], USUAL_S)
+    with SWITCH_INTERVAL.led_here(wanted=True):
+        before = now_s()
+        SWITCH_INTERVAL.waits()
+        waiting = now_s()
+        SWITCH_INTERVAL.computes()
+        assert (before, waiting, now_s()) == (COMPUTING_S, WAITING_S, COMPUTING_S)
     assert now_s() == USUAL_S
 
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from model_service import compute_features
 from model_service.models.feature_graph import (
     write_chosen_features,
     write_features,
     write_grouped_features,
 )
-from model_service.models.features import all_kinds, compute_features
+from model_service.models.features import all_kinds
 from model_service.models.graph import FLOAT, INT64, GraphWriter, tensor
 from schemas.feature_set import FEATURE_KINDS, FeatureSpec
 from schemas.profile_file import find_profile

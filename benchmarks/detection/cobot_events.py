@@ -201,7 +201,7 @@ def _acted(name: str, path: Path, profile: Profile, bundles: Path | None) -> Act
     request = ReplayRequest((path,), profile.name, DEVICE, known=profile)
     recording = request.read()
     scorer, decider, found = WindowScorer(DEVICE, profile), Decider(profile.decision), []
-    alone = {kind: _decider_of(kind, profile) for kind in KINDS}
+    alone = {kind: _decider_of(kind, profile, generic=bundles is None) for kind in KINDS}
     with TemporaryDirectory(prefix="edgeloop-cobot-") as made:
         write_canonical(recording.read, profile, recording.ids, Path(made))
         for given in CanonicalSource(Path(made), profile, [DEVICE]).windows():
@@ -218,9 +218,9 @@ def _acted(name: str, path: Path, profile: Profile, bundles: Path | None) -> Act
     return ActingRun(name, seconds, acting, dict(zip(alone, kinds, strict=True)))
 
 
-def _decider_of(kind: str, profile: Profile) -> Decider:
-    """Decides by the rules on a kind's own output; by all where no rule reads it."""
-    own = tuple(rule for rule in profile.decision.rules if rule.output == kind)
+def _decider_of(kind: str, profile: Profile, *, generic: bool) -> Decider:
+    """Decides by the rules on a kind's own output; by all where no rule reads it, or no model gives it."""
+    own = () if generic else tuple(rule for rule in profile.decision.rules if rule.output == kind)
     return Decider(profile.decision.model_copy(update={"rules": own}) if own else profile.decision)
 
 

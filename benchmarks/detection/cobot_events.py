@@ -75,7 +75,7 @@ class CobotFile:
     @property
     def either(self) -> Flags:
         """Rows of either kind."""
-        return np.logical_or.reduce(list(self.labels.values()))
+        return np.asarray(np.logical_or.reduce(list(self.labels.values())))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

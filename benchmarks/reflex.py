@@ -37,8 +37,9 @@ from schemas.profile import Profile
 from schemas.profile_file import find_profile
 
 DEVICE = "robot-1"
-FLIP_SAMPLES = 50
-"""Half the samples of a period: a tenth of a second struck, a tenth free."""
+FLIP_SAMPLES = 47
+"""Half the samples of a period. No whole part of a second: flips come at all phases of what the process does
+once a second."""
 STRUCK_A = 12.0
 SETTLING_S = 10.0
 """Joining, first commits and the like; their latencies count all the same."""
@@ -57,6 +58,8 @@ while k < rate * seconds:
     except OSError:
         pass
     k += 1
+time.sleep(0.5)
+link.sendto(b"end", path)
 """
 SOURCE = '''
 import json, os, socket, struct, time
@@ -65,7 +68,10 @@ from edge_producer.sources.samples import Sample
 
 
 class Datagrams:
-    """Samples from a datagram socket; the seconds from sending to arrival are written at the end."""
+    """Samples from a datagram socket; the times from sending to arrival are written behind the last one.
+
+    Not before: what this process does meanwhile would be measured.
+    """
 
     def __init__(self, request):
         self.counts, self._path, self._names = Counter(), request.address, request.profile.channel_names
@@ -75,11 +81,13 @@ class Datagrams:
 
     def samples(self):
         while True:
-            sent_ns, *values = struct.unpack("<q10d", self._socket.recv(256))
-            self._late.append(time.monotonic_ns() - sent_ns)
-            if len(self._late) % 2500 == 0:
+            data = self._socket.recv(256)
+            if data == b"end":
                 with open(self._path + ".late", "w") as file:
-                    json.dump(self._late, file)
+                    file.write(json.dumps(self._late))
+                continue
+            sent_ns, *values = struct.unpack("<q10d", data)
+            self._late.append(time.monotonic_ns() - sent_ns)
             yield Sample(dict(zip(self._names, values)))
 
     def close(self):

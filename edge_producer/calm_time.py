@@ -14,11 +14,14 @@ class CalmTime:
     Args:
         hop_s: Seconds between windows of a device.
         devices: Devices whose windows come in turn: of several, the next may come at any time.
+
+    Attributes:
+        known: Whether there is such a time.
     """
 
     def __init__(self, hop_s: float, devices: int) -> None:
-        known = devices == 1 and SHORTEST_HOP_S <= hop_s <= LONGEST_HOP_S
-        self._expected_s = STOPPED_HOPS * hop_s if known else 0.0
+        self.known = devices == 1 and SHORTEST_HOP_S <= hop_s <= LONGEST_HOP_S
+        self._expected_s = STOPPED_HOPS * hop_s if self.known else 0.0
         self._newest_s = -float("inf")
 
     def wait_s(self, now_s: float, *, window: bool) -> float:

@@ -23,6 +23,7 @@ from edge_producer.missing_channels import (
 )
 from edge_producer.reference import DeviceReference, smallest_spreads
 from edge_producer.row_ends import RowEnds
+from edge_producer.switch_interval import SWITCH_INTERVAL
 from edge_producer.wide_channels import WideChannels
 from edge_producer.window import Floats, Predictor, Samples
 from schemas.calendar_features import CALENDAR, CALENDAR_KINDS
@@ -116,10 +117,14 @@ class OnnxSession:
 
     def run_all(self, windows: Samples, extra: Mapping[str, NDArray[np.generic]]) -> list[Floats]:
         """As ``run``; behind features and score comes each further output, shape (B,)."""
+        given = {"window": windows, **extra}
+        SWITCH_INTERVAL.waits()
         try:  # not by the context manager: this is done for every window
-            found: list[Floats] = self._session.run(self._outputs, {"window": windows, **extra})
+            found: list[Floats] = self._session.run(self._outputs, given)
         except _FAILURES as exc:
             raise BundleError(f"model {self._version}: {exc}") from exc
+        finally:
+            SWITCH_INTERVAL.computes()
         return found
 
     @contextmanager

@@ -44,6 +44,7 @@ from edge_producer.spool.spool_housekeeping import SpoolHousekeeping
 from edge_producer.spool.spool_keeper import SpoolKeeper, SpoolPlace
 from edge_producer.spool.spool_messages import BlockedCount
 from edge_producer.spool.spool_set_aside import copies
+from edge_producer.switch_interval import SWITCH_INTERVAL
 from edge_producer.window import Predictor, ReportsState, SourcePause, SourceWait, Window, WindowSource
 from schemas.boot_ids import gateway_boot_ids, random_boot_id
 from schemas.durable import Disk
@@ -154,7 +155,8 @@ class Runner:
         items = self._source.windows()
         try:
             try:
-                self._sense(items, stop)
+                with SWITCH_INTERVAL.led_here(wanted=self._calm.known):
+                    self._sense(items, stop)
             finally:
                 # First of all: the rest may take a minute, and nobody decides any more.
                 self._fail_safe.end()
@@ -311,20 +313,20 @@ class Runner:
         self._started_s = time.monotonic()
         self._hand_over.begin(self._started_s)
         for item in items:
-            self._beat()
-            if not flat_out and not self._wait_until_due(item.due_s, stop):
-                return
-            if stop.is_set() or self._over(item):
+            if not (self._calm.known and isinstance(item, Window) and item.arrived_ns):
+                self._beat()  # behind a live window comes a pause, which is early enough
+            due = flat_out or self._wait_until_due(item.due_s, stop)
+            if not due or stop.is_set() or self._over(item):
                 return
             if wanted := self._profiles.wanted:
                 self._follow_profiles(wanted)
             if isinstance(item, Window):
                 self._process(item, flat_out=flat_out)
             calm_s = self._calm.wait_s(time.monotonic(), window=isinstance(item, Window))
-            handed = not calm_s and self._export_if_due(everything=flat_out)
-            if not handed and isinstance(item, SourceWait):
+            if (calm_s or not self._export_if_due(everything=flat_out)) and isinstance(item, SourceWait):
                 until_export = max(self._hand_over.wait_s(time.monotonic()), calm_s)
-                item.wait(min(item.most_s, until_export, self._fail_safe.interval_s, STOP_WITHIN_S))
+                beat_s = min(self._fail_safe.interval_s, STOP_WITHIN_S)
+                SWITCH_INTERVAL.during(item.wait, item.most_s, until_export, beat_s)
             while flat_out and self._writer.crowded and not stop.is_set():
                 self._writer.wait_for_room(CROWDED_WAIT_S)
                 self._beat()
@@ -364,7 +366,7 @@ class Runner:
             if self._export_if_due(everything=False):
                 continue
             until_export = self._hand_over.wait_s(time.monotonic())
-            if stop.wait(min(left, until_export, self._fail_safe.interval_s)):
+            if SWITCH_INTERVAL.during(stop.wait, left, until_export, self._fail_safe.interval_s):
                 return False
             self._beat()
         return not stop.is_set()

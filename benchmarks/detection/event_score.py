@@ -76,20 +76,30 @@ def alarms_of(seconds: Array, acting: Flags, renewed_s: float = RENEWED_S) -> Ar
     return np.array(found)
 
 
-def met(spans: Array, alarms: Array) -> MetEvents:
-    """Match them, the earlier event first."""
+def met(spans: Array, alarms: Array, others: Array | None = None) -> MetEvents:
+    """Match them, the earlier event first.
+
+    Args:
+        spans: First and last second of each event, shape (E, 2).
+        alarms: Their seconds, shape (A,).
+        others: Events of other kinds, as ``spans``: an alarm that meets one of these alone is not false.
+
+    >>> met(np.array([[0.0, 1.0]]), np.array([1.0, 20.0, 40.0]), np.array([[19.0, 21.0]])).counts
+    (1, 1, 0)
+    """
     free, delays = np.ones(len(alarms), dtype=bool), []
     for first, last in spans.tolist():
         meets = free & (alarms >= first - EARLY_S) & (alarms <= max(last, first + LATE_S))
         delays.append(alarms[meets][0] - first if meets.any() else np.nan)
         free &= ~meets
-    return MetEvents(spans[:, 0], np.array(delays), alarms[free])
+    false = alarms[free] if others is None else met(others, alarms[free]).false
+    return MetEvents(spans[:, 0], np.array(delays), false)
 
 
-def best_always(seconds: Array, spans: Array) -> tuple[float, MetEvents]:
+def best_always(seconds: Array, spans: Array, others: Array | None = None) -> tuple[float, MetEvents]:
     """Of alarming always, renewed every 1 to 60 s: the one with the highest F1, and its period."""
     every = np.ones(len(seconds), dtype=bool)
-    tried = [(float(p), met(spans, alarms_of(seconds, every, float(p)))) for p in range(1, 61)]
+    tried = [(float(p), met(spans, alarms_of(seconds, every, float(p)), others)) for p in range(1, 61)]
     return max(tried, key=lambda item: item[1].f1)
 
 

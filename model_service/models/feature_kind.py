@@ -75,6 +75,19 @@ class FeatureKind(ABC):
             Name of the (B,) float tensor.
         """
 
+    def write_each(self, writer: GraphWriter, windows: str) -> str | None:
+        """Adds the same for each of several channels at once, where a kind of one channel can do so.
+
+        Args:
+            writer: Of the graph.
+            windows: Name of the (B, W, n) float tensor, a channel each.
+
+        Returns:
+            Name of the (B, n) float tensor; None: it cannot, and ``write`` is called for each.
+        """
+        del writer, windows
+        return None
+
 
 def installed_kinds() -> list[str]:
     """Names of the kinds that are installed here."""
@@ -171,3 +184,16 @@ def written(spec: FeatureSpec, writer: GraphWriter, window: str) -> str:
     except Exception as exc:  # the code is a user's: whatever it raises is the reason
         raise DatasetError(f"the feature kind '{spec.kind}': {type(exc).__name__}: {exc}") from exc
     return writer.op("Reshape", found, writer.ints(-1, 1))
+
+
+def written_each(specs: Sequence[FeatureSpec], writer: GraphWriter, windows: str) -> str | None:
+    """Name of the (B, n) tensor of a package's kind of n channels; None: it is to be written one by one.
+
+    Raises:
+        DatasetError: It raised.
+    """
+    kinds = [kind_of(spec) for spec in specs]
+    try:
+        return kinds[0].write_each(writer, windows)
+    except Exception as exc:  # the code is a user's: whatever it raises is the reason
+        raise DatasetError(f"the feature kind '{specs[0].kind}': {type(exc).__name__}: {exc}") from exc

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from model_service.models.feature_graph import write_chosen_features, write_features
+from model_service import compute_features
+from model_service.models.feature_graph import (
+    write_chosen_features,
+    write_features,
+    write_grouped_features,
+)
 from model_service.models.features import all_kinds
 from model_service.models.graph import FLOAT, INT64, GraphWriter, tensor
 from schemas.feature_set import FEATURE_KINDS, FeatureSpec
+from schemas.profile_file import find_profile
 
 KINDS = list(FEATURE_KINDS)
 
@@ -114,3 +121,51 @@ def test_a_fixed_graph_holds_only_what_its_features_need():
     window = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
     (out,) = ort.InferenceSession(model).run(None, {"window": window})
     assert out.tolist() == [[4.0, 6.0]]
+
+
+def fixed_graph(specs: list[FeatureSpec], channels: list[str], samples: int, *, grouped: bool) -> bytes:
+    writer = GraphWriter()
+    found = (
+        write_grouped_features(writer, specs, channels, samples)
+        if grouped
+        else write_features(writer, specs, channels)
+    )
+    writer.op("Identity", found, output="features")
+    inputs = [tensor("window", FLOAT, ["n", samples, len(channels)])]
+    return writer.build("t", inputs, [tensor("features", FLOAT, ["n", len(specs)])])
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), samples=st.sampled_from([1, 2, 7, 10]), seed=st.integers(0, 1000))
+def test_channels_that_share_operators_have_the_features_that_each_has_alone(data, samples, seed):
+    """In any order of columns, and whatever is missing in one of them."""
+    channels = ["a", "b", "c"]
+    every = [FeatureSpec(channel=c, kind=k, unit="V") for c in channels for k in KINDS]
+    specs = data.draw(st.lists(st.sampled_from(every), min_size=1, max_size=12, unique_by=lambda s: s.name))
+    rng = np.random.default_rng(seed)
+    windows = rng.normal(100.0, 2.0, (4, samples, 3)).astype(np.float32)
+    windows[1, :, 0] = np.nan
+    windows[2][rng.random((samples, 3)) < 0.4] = np.inf
+    windows[3, :, 1] = 0.1
+    alone, shared = (
+        ort.InferenceSession(fixed_graph(specs, channels, samples, grouped=grouped)).run(
+            None, {"window": windows}
+        )[0]
+        for grouped in (False, True)
+    )
+    np.testing.assert_allclose(shared, alone, rtol=1e-6, atol=1e-6)
+
+
+def test_the_robots_features_take_a_third_of_the_operators_and_are_those_of_numpy():
+    profile = find_profile("robot")
+    specs, names = profile.feature_specs(), list(profile.channel_names)
+    samples = profile.sampling.window_samples
+    rng = np.random.default_rng(3)
+    windows = rng.normal(0.0, 3.0, (6, samples, len(names))).astype(np.float32)
+    windows[1, :, 2] = np.nan
+    windows[2][rng.random((samples, len(names))) < 0.3] = np.nan
+    alone, shared = (fixed_graph(specs, names, samples, grouped=grouped) for grouped in (False, True))
+    (found,) = ort.InferenceSession(shared).run(None, {"window": windows})
+    expected = compute_features(windows, specs, profile.channel_names)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert 3 * len(onnx.load_from_string(shared).graph.node) < len(onnx.load_from_string(alone).graph.node)

@@ -45,6 +45,13 @@ def test_rows_near_each_other_are_one_event_and_each_alarm_counts_once():
     assert found.f1 == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
 
 
+def test_an_alarm_of_another_kinds_event_is_not_false_and_finds_nothing():
+    own, others = np.array([[100.0, 103.0]]), np.array([[102.0, 110.0], [300.0, 300.0]])
+    found = met(own, np.array([101.0, 109.0, 301.0, 500.0]), others)
+    assert (found.counts, found.false.tolist()) == ((1, 1, 0), [500.0])
+    assert met(own, np.array([301.0]), others).counts == (0, 0, 1)
+
+
 def test_who_alarms_always_pays_for_it_and_nobody_alarms_better_by_never_ending():
     spans = spans_of(SECONDS, labelled((100, 102), (400, 404)))
     every = np.ones(len(SECONDS), dtype=bool)

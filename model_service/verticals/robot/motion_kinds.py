@@ -6,6 +6,7 @@ the spectrum of the built-in kinds.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,12 +38,20 @@ class _OfTen(FeatureKind):
 
     @staticmethod
     def _write_filled(writer: GraphWriter, window: str) -> str:
-        """Name of the (B, W, 1) tensor."""
+        """Name of the (B, W, n) tensor, from one of n channels."""
         there = writer.op("LessOrEqual", writer.op("Abs", window), writer.floats(LARGEST))
         zeroed = writer.op("Where", there, window, writer.floats(0.0))
         count = writer.op("ReduceSum", writer.op("Cast", there, to=FLOAT), writer.ints(1), keepdims=1)
         mean = writer.op("Div", writer.op("ReduceSum", zeroed, writer.ints(1), keepdims=1), count)
         return writer.op("Where", there, window, mean)
+
+    @abstractmethod
+    def write_each(self, writer: GraphWriter, windows: str) -> str:
+        """See ``FeatureKind``."""
+
+    def write(self, writer: GraphWriter, window: str) -> str:
+        """See ``FeatureKind``."""
+        return writer.op("Reshape", self.write_each(writer, window), writer.ints(-1))
 
 
 class RateOfChange(_OfTen):
@@ -62,11 +71,11 @@ class RateOfChange(_OfTen):
         """See ``FeatureKind``."""
         return np.asarray(self._filled(windows) @ line_weights())
 
-    def write(self, writer: GraphWriter, window: str) -> str:
+    def write_each(self, writer: GraphWriter, windows: str) -> str:
         """See ``FeatureKind``."""
         weights = writer.constant(line_weights().astype(np.float32).reshape(1, SAMPLES, 1))
-        weighted = writer.op("Mul", self._write_filled(writer, window), weights)
-        return writer.op("ReduceSum", weighted, writer.ints(1, 2), keepdims=0)
+        weighted = writer.op("Mul", self._write_filled(writer, windows), weights)
+        return writer.op("ReduceSum", weighted, writer.ints(1), keepdims=0)
 
 
 class Ripple(_OfTen):
@@ -80,10 +89,10 @@ class Ripple(_OfTen):
         rest = self._filled(windows) @ rest_matrix()
         return np.asarray(np.sqrt((rest**2).mean(axis=1)))
 
-    def write(self, writer: GraphWriter, window: str) -> str:
+    def write_each(self, writer: GraphWriter, windows: str) -> str:
         """See ``FeatureKind``."""
-        rows = writer.op("Squeeze", self._write_filled(writer, window), writer.ints(2))
-        rest = writer.op("MatMul", rows, writer.constant(rest_matrix().astype(np.float32)))
+        matrix = writer.constant(rest_matrix().T.astype(np.float32))
+        rest = writer.op("MatMul", matrix, self._write_filled(writer, windows))
         square = writer.op("ReduceMean", writer.op("Mul", rest, rest), axes=[1], keepdims=0)
         return writer.op("Sqrt", square)
 

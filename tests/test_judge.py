@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from benchmarks.figure_page import END
+from benchmarks.figure_page import END, FigurePage
 from benchmarks.judge.judge_environment import pins_of
 from benchmarks.judge.machine import machine_judge, rig_fleets
 from benchmarks.judge.machine.machine_outcome import JudgedOutcome
@@ -17,6 +18,7 @@ from benchmarks.judge.machine.machine_page import BEGIN, figures
 from benchmarks.judge.machine.rig_playback import CHANNELS, RigChange, RotorResponses, rig_samples
 from benchmarks.judge.machine.run_picture import run_picture
 from benchmarks.judge.machine.share_interval import share_interval
+from benchmarks.judge.wearable import wearable_judge, wearable_page
 from edge_producer.inference import load_predictor
 from schemas.profile_file import find_profile
 
@@ -87,6 +89,17 @@ def test_the_page_shows_the_stored_results_and_nothing_else():
     assert picture.read_text(encoding="utf-8") == run_picture(stored["run"])
 
 
+def test_the_page_of_wearables_shows_the_stored_results_and_nothing_else():
+    stored = json.loads(wearable_judge.RESULTS.read_text(encoding="utf-8"))
+    page = FigurePage()
+    wearable_page.figures(page, stored)
+    text = (ROOT / wearable_judge.PAGE).read_text(encoding="utf-8")
+    shown = text.partition(wearable_page.BEGIN)[2].partition(END)[0]
+    assert shown.strip() == "\n".join(page.lines).strip()
+    picture = (ROOT / wearable_judge.PAGE).with_name(wearable_judge.PICTURE)
+    assert picture.read_text(encoding="utf-8") == wearable_page.onset_picture(stored["onsets"]["pictured"])
+
+
 def test_a_model_signed_before_the_change_has_not_learnt_it():
     def outcome(signed: list[int]) -> JudgedOutcome:
         return JudgedOutcome("own", "rub", 0, 1.0, 0.0, 200, 9, 0, 1, 0, [], 0, 0, 0, [], signed, signed, [])
@@ -103,17 +116,25 @@ def test_intervals_are_those_of_clopper_and_pearson(successes, trials):
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-6)
 
 
-def test_pins_of_a_judge_are_hashed_exact_and_name_no_index():
-    text = pins_of("machine").read_text(encoding="utf-8")
-    assert re.search(r"(?m)^ross-rotordynamics==2\.3\.0 ", text)
-    assert re.search(r"(?m)^plotly==[1-5]\.", text)
-    entries = [e for e in re.split(r"\n(?=\S)", text.strip()) if e]
+@pytest.mark.parametrize(
+    ("judge", "needs"),
+    [
+        ("machine", (r"ross-rotordynamics==2\.3\.0 ", r"plotly==[1-5]\.")),
+        ("traffic", (r"eclipse-sumo==",)),
+        ("wearable", (r"neurokit2==",)),
+    ],
+)
+def test_pins_of_a_judge_are_hashed_exact_and_name_no_index(judge, needs):
+    text = pins_of(judge).read_text(encoding="utf-8")
+    assert all(re.search(rf"(?m)^{need}", text) for need in needs)
+    entries = [e for e in re.split(r"\n(?=\S)", text.strip()) if e and not e.startswith("#")]
     assert all(re.match(r"[a-z0-9.-]+==\S+", e) and "--hash=sha256:" in e for e in entries)
     assert "://" not in text
 
 
 def test_no_module_of_the_product_knows_a_judge():
-    names = re.compile(r"(?m)^\s*(?:from|import)\s+(?:ross|traci|benchmarks)\b")
+    judges = "ross|traci|libsumo|sumolib|mujoco|neurokit2|wfdb|benchmarks"
+    names = re.compile(rf"(?m)^\s*(?:from|import)\s+(?:{judges})\b")
     assert names.search("import numpy\nfrom benchmarks.judge import x\n")
     known = [p for room in ROOMS for p in (ROOT / room).rglob("*.py") if names.search(p.read_text("utf-8"))]
     assert known == []

@@ -36,6 +36,9 @@ STEADY = 0.7
 COHERENT = 0.7
 """Mean cosine to the common shift from which devices count as moved in the same way."""
 TOO_SHORT_AGO = "the onset is too short ago to tell a change that came at once from one that goes on"
+MOST_APART = 1 / 3
+"""Share of the devices that moved above which devices that moved by another measure than the rest speak
+against an announced change: it comes to all alike, a fault to each by its own measure."""
 ALARMED_SHARE = 0.5
 """Share of the moved devices in alarm from which a shift of several channels is not taken for harmless."""
 
@@ -105,6 +108,7 @@ def judge(
         "pace_error": found.pace.error if math.isfinite(found.pace.error) else -1.0,
         "coherence": found.coherence,
         "alarmed_share": found.alarmed,
+        "apart_devices": float(len(found.apart)),
         "slow_verdicts": slow_verdicts,
     }
     evidence |= {
@@ -187,6 +191,8 @@ def _as_it_came(
     """What a change is that came at once, to most devices, in the same way, and looks like no known fault."""
     channels = moved_channels(found.common, profile)
     as_announced = "" if announced is None else f", as {announced.by} announced ({announced.change_id})"
+    if len(found.apart) > MOST_APART * len(found.movers):
+        return DriftKind.UNCLASSIFIED, f"{count} at once{as_announced}, but {_by_own_measure(found, profile)}"
     if sensor_changed(found.common, found.whole, found.least, log_unit, profile):
         text = f"{count} at once, in one channel, as by a sensor's gain or offset{as_announced}"
         return DriftKind.SENSOR_RECALIBRATION, text
@@ -199,3 +205,11 @@ def _as_it_came(
     if found.alarmed >= ALARMED_SHARE:
         return DriftKind.UNCLASSIFIED, f"{count} at once, and most of them raise alarms"
     return DriftKind.COVARIATE, f"{count} at once and in the same way, as no known fault moves them"
+
+
+def _by_own_measure(found: Movement, profile: Profile) -> str:
+    """What speaks against an announced change that not all devices show alike, and where to look."""
+    where = np.any(list(found.apart.values()), axis=0)
+    names = ", ".join(n for n, far in zip(profile.feature_names, where, strict=True) if far)
+    devices = ", ".join([*found.apart][:3])
+    return f"{len(found.apart)} of them by another measure than the rest ({names}): inspect {devices}"

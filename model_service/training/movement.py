@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -116,6 +116,9 @@ class Movement(NamedTuple):
         pace: Share of the shift that the pace since the onset explains, and its standard error.
         coherence: Mean cosine of the movers to the common shift.
         alarmed: Share of the movers with an alarm since the onset.
+        apart: Of an announced change: by id of each sound mover that moved clearly farther or less far than
+            the median of them, the features in which it did, shape (F,). Features of channels that the change
+            must move are left out: by how much they move is each device's own.
     """
 
     movers: list[DeviceShift]
@@ -129,6 +132,7 @@ class Movement(NamedTuple):
     pace: Pace
     coherence: float
     alarmed: float
+    apart: Mapping[str, Mask]
 
 
 def analyse(
@@ -152,7 +156,7 @@ def analyse(
     movers = [d for d in known if d.clear.any()]
     common = np.zeros(width)
     if not movers:
-        return Movement([], [], common, common, common, common, 0.0, 1.0, NOTHING_MOVED, 1.0, 0.0)
+        return Movement([], [], common, common, common, common, 0.0, 1.0, NOTHING_MOVED, 1.0, 0.0, {})
     # First by the whole shift, then by what is left without the common one: a regime may hide a fault.
     if announced:
         faulty = [d for d in movers if not all(d.clear[mask].any() for mask in announced)]
@@ -162,12 +166,12 @@ def analyse(
     common = _common(sound or movers)
     faulty += [d for d in sound if _faulty_beside(d, common, directions, similar)]
     sound = [d for d in movers if d not in faulty] or movers
-    cosines = [cosine(d.clear, common) for d in sound]
+    cosines, whole = [cosine(d.clear, common) for d in sound], np.median([d.shift for d in sound], axis=0)
     return Movement(
         movers=movers,
         faulty=[d.device_id for d in faulty],
         common=common,
-        whole=np.median([d.shift for d in sound], axis=0),
+        whole=whole,
         least=_least([d.noise for d in sound]),
         centre=np.median([d.position for d in sound], axis=0),
         similarity=similarity(common, directions),
@@ -175,6 +179,7 @@ def analyse(
         pace=_pace(sound, common),
         coherence=float(np.mean(cosines)),
         alarmed=float(np.mean([d.alarmed_after for d in sound])),
+        apart=_apart(sound, whole, ~np.any(announced, axis=0)) if announced else {},
     )
 
 
@@ -193,8 +198,19 @@ def _common(movers: Sequence[DeviceShift]) -> Array:
 def _faulty_beside(device: DeviceShift, common: Array, directions: Sequence[Array], similar: float) -> bool:
     """Whether the device's shift beyond the common one looks like a fault."""
     rest = device.shift - common
-    far = np.abs(rest) >= np.maximum(CLEAR * device.noise, 2 * SMALLEST)
+    far = _is_far(device, rest)
     return _clear_similarity(np.where(far, rest, 0.0), rest, directions) >= similar
+
+
+def _is_far(device: DeviceShift, rest: Array) -> Mask:
+    """Where a device's shift beyond that of the others is clear, and matters."""
+    return np.asarray(np.abs(rest) >= np.maximum(CLEAR * device.noise, 2 * SMALLEST))
+
+
+def _apart(sound: Sequence[DeviceShift], whole: Array, judged: Mask) -> dict[str, Mask]:
+    """The features in which a device moved clearly farther or less far than most, by id of those devices."""
+    far = {d.device_id: _is_far(d, d.shift - whole) & judged for d in sound}
+    return {device_id: where for device_id, where in far.items() if where.any()}
 
 
 def _clear_similarity(clear: Array, whole: Array, directions: Sequence[Array]) -> float:

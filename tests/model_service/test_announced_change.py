@@ -96,6 +96,41 @@ def test_what_goes_on_moving_is_wear_announced_or_not():
     assert judged(BUSY, **ramp).kind == "degradation"
 
 
+def by_measure(measures, *, rest=BUSY, announced=LOAD, **feature):
+    """Ten devices that show the load, and beside it a feature each by its own measure."""
+    shifts = [rest + along(**{n: x * m for n, x in feature.items()}) for m in measures]
+    found = cohort(*[moved(shift, device=f"d{i}") for i, shift in enumerate(shifts)])
+    return judge(found, FAULTS, MACHINE, announced=announced)
+
+
+UNEQUAL = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8, 3.2, 3.6)
+
+
+def test_what_comes_with_an_announced_change_to_each_device_by_its_own_measure_waits_for_a_person():
+    alike = by_measure([1.8] * 10, vibration_band_mid=1.5)
+    assert (alike.retrain, alike.evidence["apart_devices"]) == (True, 0)
+    found = by_measure(UNEQUAL, vibration_band_mid=1.5)
+    assert (found.kind, found.retrain, found.announced) == ("unclassified", False, "")
+    assert found.evidence["apart_devices"] == 6
+    assert "6 of them by another measure than the rest (vibration_band_mid): inspect d0, d1" in found.text
+
+
+def test_three_of_ten_devices_that_moved_farther_are_a_few_and_four_are_not():
+    for more, learnt in ((3, True), (4, False)):
+        found = by_measure([1.0] * (10 - more) + [2.0] * more, vibration_band_mid=1.5)
+        assert (found.evidence["apart_devices"], found.retrain) == (more, learnt)
+
+
+def test_how_far_the_witness_moves_is_each_devices_own():
+    found = by_measure(UNEQUAL, rest=BUSY + along(vibration_rms=1.2), current_mean=1.0)
+    assert (found.kind, found.evidence["apart_devices"]) == ("covariate", 0)
+
+
+def test_an_announced_gain_covers_no_fault_of_four_devices():
+    found = by_measure([0.0] * 6 + [1.0] * 4, vibration_band_mid=1.5)
+    assert (found.moved, found.retrain) == (("current_mean",), False)
+
+
 # -- place and time ------------------------------------------------------------------------------
 
 

@@ -99,6 +99,14 @@ def test_the_page_prints_the_example_as_it_is():
     assert (EXAMPLE / "pyproject.toml").read_text() in page
 
 
+def test_the_page_lists_every_group_of_entry_points_that_the_code_looks_for():
+    rooms = ("schemas", "feature_store", "edge_producer", "stream_processors", "model_service", "infra")
+    code = "".join(p.read_text("utf-8") for room in rooms for p in (ROOT / room).rglob("*.py"))
+    keys = {"edgeloop.digest", "edgeloop.inputs"}  # of commits of the lake
+    wanted = set(re.findall(r'(?<!b)"(edgeloop\.[a-z_]+)"', code)) - keys
+    assert set(re.findall(r"(?m)^\| `(edgeloop\.[a-z_]+)` \|", PAGE.read_text("utf-8"))) == wanted
+
+
 def test_a_kind_of_a_package_is_learnt_judged_and_runs_on_a_device_without_the_package(tmp_path, monkeypatch):
     profile = pump()
     assert profile.feature_names[4:] == ("pressure_flow_imbalance", "calendar_hour_sin", "calendar_weekend")

@@ -38,12 +38,13 @@ SEEDS = {
     "unbalance": 6,
     **dict.fromkeys(HARMLESS, 3),
     **dict.fromkeys(KNOWN_HARMLESS, 10),
-    **dict.fromkeys(HIDDEN, 5),
+    **dict.fromkeys(HIDDEN, 10),
     STEADY: 3,
 }
 """Fleets of each cell; the seed counts up from 0."""
-OWN_SEEDS, FACTORY_SEEDS = 5, 3
-"""Of harmless drifts with a profile of one's own; and with the factory's model, by which all are in alarm."""
+OWN_SEEDS, FACTORY_SEEDS, LOAD_SEEDS = 5, 3, 15
+"""Of harmless drifts with a profile of one's own; with the factory's model, by which all are in alarm; and of
+announced loads."""
 RESULTS, PAGE, PICTURE = (
     Path(__file__).with_name("results.json"),
     "docs/verticals/machine.md",
@@ -125,6 +126,8 @@ def _wanted() -> Iterator[tuple[str, str, int]]:
     for seed in range(max(SEEDS[cell] for cell in HIDDEN)):
         for cell in HIDDEN:
             yield "announced", cell, seed
+    for seed in range(SEEDS[LOAD], LOAD_SEEDS):
+        yield "announced", LOAD, seed
     for seed in range(max(SEEDS.values())):
         for cell in (*FAULT_KINDS, *HARMLESS, STEADY):
             if seed < SEEDS[cell]:

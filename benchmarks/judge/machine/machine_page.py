@@ -168,8 +168,8 @@ def _loop(page: FigurePage, outcomes: Sequence[JudgedOutcome], earlier: set[tupl
         "Fleets of 12 machines. *Learnt*: a model was signed after the change, by the trainer's rules and "
         "the gates alone. *Tried*: a candidate was made, whatever the gates said of it."
         + (
-            " *Earlier*: measured before ADR 53 and not made again since; the rules that it changed are told "
-            "above."
+            " *Earlier*: measured before ADR 64, which changes what becomes of announced changes alone and "
+            "holds back more of them, and not made again since."
             if earlier
             else ""
         )

@@ -64,6 +64,11 @@ def table_weights(names: Sequence[str], rows: Array) -> Array | None:
     return weights
 
 
+def middle_hour(hours: Array) -> float:
+    """The hour in the middle of some windows, shape (n,): their mean around the clock, not across noon."""
+    return float(np.angle(np.exp(2j * np.pi * hours / HOURS).mean()) / (2 * np.pi) % 1.0 * HOURS)
+
+
 def fit_season(weights: Array, stretches: Array, device: Labels) -> Season | None:
     """Tables by ridge regression, beside a level of each device.
 
@@ -74,10 +79,10 @@ def fit_season(weights: Array, stretches: Array, device: Labels) -> Season | Non
         device: Number of each stretch's device, shape (m,).
 
     Returns:
-        None: too few stretches, or an hour of a day type that none shows.
+        None: too few stretches beside those that tell the levels, or an hour of a day type that none shows.
     """
     m, entries = weights.shape
-    if m < STRETCHES * entries or (weights.sum(axis=0) < 1).any():
+    if m - len(np.unique(device)) < STRETCHES * entries or (weights.sum(axis=0) < 1).any():
         return None
     levels = np.eye(int(device.max()) + 1)[device]
     x = np.hstack([levels, weights])

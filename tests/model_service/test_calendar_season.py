@@ -13,7 +13,14 @@ from edge_producer.bundle import load_bundle
 from feature_store import connect
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
-from model_service.models.calendar_season import HOURS, expected, fit_season, table_weights, tables_of
+from model_service.models.calendar_season import (
+    HOURS,
+    expected,
+    fit_season,
+    middle_hour,
+    table_weights,
+    tables_of,
+)
 from model_service.training.shifts import ReferenceScale, read_shifts
 from schemas.calendar_features import Calendar
 from schemas.errors import BundleError
@@ -69,6 +76,21 @@ def test_a_season_takes_out_what_the_hour_explains_and_leaves_the_rest():
     assert np.abs(whole @ found.tables[0] - (daily(hours(5 * 24)) - np.mean(daily(at)))).mean() < 0.2
     few = fit_season(table_weights(NAMES, rows(at[:60])), y[:60], device[:60])
     assert few is None
+
+
+def test_a_season_is_not_fitted_with_stretches_that_only_tell_the_devices_levels():
+    at = hours(7 * 24)
+    noise = np.random.default_rng(4).normal(0, 1.0, (len(at), 1))
+    weights = table_weights(("hour",), rows(at, ("hour",)))
+    assert fit_season(weights, noise, np.arange(len(at))) is None
+    assert fit_season(weights, noise, np.arange(len(at)) // 2) is None
+    assert fit_season(weights, noise, np.arange(len(at)) // 24).left[0] == pytest.approx(1.0, rel=0.2)
+
+
+def test_the_middle_of_windows_around_midnight_is_midnight():
+    around = middle_hour(np.array([23.0, 23.5, 0.0, 0.5, 1.0]))
+    assert (around + 12) % 24 == pytest.approx(12.0)
+    assert middle_hour(np.array([13.0, 14.0])) == pytest.approx(13.5)
 
 
 def test_what_is_usual_of_a_mean_over_hours_is_their_mean_and_of_a_logarithm_that_of_the_mean():

@@ -96,17 +96,19 @@ def fit_season(weights: Array, stretches: Array, device: Labels) -> Season | Non
 
 
 def expected(tables: Array, weights: Array, windows: Array, logged: Flags) -> Array:
-    """Usual deviation of a mean over windows at several times, shape (F,).
+    """Usual deviation of a mean over windows at several times, shape (F,); NaN: a feature has no window.
 
     Args:
         tables: Shape (F, E).
         weights: Of each time, shape (n, E).
-        windows: Number at each time, shape (n,).
+        windows: Number of each feature's at each time, shape (n, F).
         logged: Features whose deviations are logarithms, shape (F,): that of the mean is given.
     """
-    share = windows / windows.sum()
     each = weights @ tables.T
-    return np.asarray(np.where(logged, np.log(share @ np.exp(np.where(logged, each, 0.0))), share @ each))
+    with np.errstate(invalid="ignore"):
+        share = windows / windows.sum(axis=0)
+    scales = np.log((share * np.exp(np.where(logged, each, 0.0))).sum(axis=0))
+    return np.asarray(np.where(logged, scales, (share * each).sum(axis=0)))
 
 
 def tables_of(seasons: Mapping[str, Sequence[float]], names: Sequence[str]) -> Array | None:

@@ -95,7 +95,7 @@ def test_the_middle_of_windows_around_midnight_is_midnight():
 
 def test_what_is_usual_of_a_mean_over_hours_is_their_mean_and_of_a_logarithm_that_of_the_mean():
     tables = np.log(np.array([[1.0, 3.0], [1.0, 3.0]]))
-    found = expected(tables, np.eye(2), np.array([1.0, 3.0]), np.array([False, True]))
+    found = expected(tables, np.eye(2), np.array([[1.0, 1.0], [3.0, 3.0]]), np.array([False, True]))
     np.testing.assert_allclose(found, [0.75 * np.log(3.0), np.log(2.5)])
     assert tables_of({}, ("a",)) is None
     np.testing.assert_allclose(tables_of({"a": (1.0, 2.0)}, ("b", "a")), [[0, 0], [1, 2]])
@@ -116,7 +116,7 @@ ONSET = MONDAY + timedelta(days=1, hours=22)
 PERIOD = timedelta(seconds=1800)
 
 
-def lake_of(root, moved):
+def lake_of(root, moved, gone=lambda _name, _at: False):
     """A day before the onset and four hours after it, at the hours' usual values; some features then move."""
     lake = Lake.open(root)
     lake.ensure_fixed_tables()
@@ -132,7 +132,10 @@ def lake_of(root, moved):
         values = mean * np.exp(usual) if logged[name] else mean + usual
         values = values + np.array([moved.get(name, 0.0) * (t >= ONSET) for t in at])
         found += [
-            (f"i-{d}", name, t, float(v)) for d in range(DEVICES_N) for t, v in zip(at, values, strict=True)
+            (f"i-{d}", name, t, float(v))
+            for d in range(DEVICES_N)
+            for t, v in zip(at, values, strict=True)
+            if not gone(name, t)
         ]
     ids, features, starts, means = zip(*found, strict=True)
     n = len(found)
@@ -160,3 +163,11 @@ def test_a_night_is_no_shift_beside_a_day_and_a_shift_beside_the_same_hours_is_c
     assert clear(tmp_path / "moved") == {"occupancy_ns_mean"}
     # What the hours differ by would be taken for a shift without the season.
     assert "flow_ns_mean" in clear(tmp_path / "usual", CHAMPION.model_copy(update={"seasons": {}}))
+
+
+def test_hours_that_a_feature_misses_are_missing_from_its_own_season_only(tmp_path):
+    first, other = "flow_ns_mean", "occupancy_ns_mean"
+    lake_of(tmp_path / "dead", {}, lambda name, t: name == first and t >= ONSET)
+    lake_of(tmp_path / "nights", {}, lambda name, t: name == other and t < ONSET and t.hour < 6)
+    assert clear(tmp_path / "dead") == set()
+    assert clear(tmp_path / "nights") == set()

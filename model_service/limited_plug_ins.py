@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import weakref
+from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from model_service.detectors.trainer_child import LENGTH, write_message
@@ -113,6 +114,7 @@ class LimitedPlugIns:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **threads},
+                start_new_session=True,
             )
             self._end, self._path = weakref.finalize(self, _kill, self._child), list(sys.path)
             head = {
@@ -142,5 +144,11 @@ class LimitedPlugIns:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.communicate()
+    """End a child and what it has started. Its output is not read to its end: a fork may hold it open."""
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    for pipe in (child.stdin, child.stdout):
+        with suppress(OSError):
+            cast("BinaryIO", pipe).close()

@@ -69,7 +69,7 @@ class PermitLedger:
     def __init__(self, folder: Path, disk: Disk, now: datetime) -> None:
         self._path, self._disk = folder / FILE, disk
         self._entries: Mapping[str, LedgerEntry] = {}
-        self._floor, self._counts = EPOCH, Counter[str]()
+        self._floor, self._latest, self._counts = EPOCH, EPOCH, Counter[str]()
         try:
             self._load()
         except (OSError, DamagedLakeError, KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -80,7 +80,7 @@ class PermitLedger:
 
     def time(self, now: datetime) -> datetime:
         """The later of a time and all that was ever noted: it never goes back."""
-        return max([now, *(e.at for e in self._entries.values())])
+        return max([now, self._latest, *(e.at for e in self._entries.values())])
 
     def known(self, permit_id: str) -> LedgerEntry | None:
         """The entry of a permit; None: there is none."""
@@ -173,6 +173,9 @@ class PermitLedger:
             i: e for i, e in entries.items() if not (e.reported and e.expires_at < at and e.at < at - DAY)
         }
         if kept != self._entries:
+            # Time that went back to before this would bring what is forgotten back to life.
+            gone = [t for i, e in entries.items() if i not in kept for t in (e.expires_at, e.at + DAY)]
+            self._latest = max([self._latest, *gone])
             self._write(kept)
 
     def status(self) -> dict[str, int]:
@@ -183,6 +186,7 @@ class PermitLedger:
         counts = self._counts + Counter(counted)
         raw = {
             "floor": self._floor.isoformat(),
+            "latest": self._latest.isoformat(),
             "counts": dict(counts),
             "entries": {i: _to_json(e) for i, e in entries.items()},
         }
@@ -195,6 +199,7 @@ class PermitLedger:
             return
         raw = checked(data, FILE)
         self._floor = datetime.fromisoformat(raw["floor"])
+        self._latest = datetime.fromisoformat(raw.get("latest", EPOCH.isoformat()))
         self._counts = Counter({str(k): int(v) for k, v in raw["counts"].items()})
         self._entries = dict(_from_json(raw["entries"].items()))
 

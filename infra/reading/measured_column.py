@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from infra.reading.decision_record import LOST_SHARE
 from infra.reading.file_set import FileSet
 from infra.reading.number_forms import (
     SPACES,
@@ -72,6 +73,7 @@ class MeasuredColumn:
         words: Cells that are no numbers, with their counts.
         evidence: How its numbers were read, where more than one way was possible.
         doubt: Why that is not certain.
+        options: What decides it; empty: its decimal mark.
         excerpt: Cells that show it.
         note: What a reader should know.
         unreadable: Which cells are no numbers; None: none.
@@ -94,6 +96,7 @@ class MeasuredColumn:
     sentinels: tuple[float, ...] = ()
     codes: Mapping[str, float] = field(default_factory=dict)
     kept: bool = False
+    options: tuple[str, ...] = ()
 
 
 def measure_columns(
@@ -279,10 +282,13 @@ def _column(
     if _too_large(values):
         notes.append("whole numbers beyond 9,007,199,254,740,992 are rounded")
     note = "; ".join(notes)
+    doubt, options = numbers.doubt or doubt, ()
+    if not doubt and numbers.bare > LOST_SHARE * numbers.given:
+        doubt = f"{numbers.bare:,} of {numbers.given:,} cells carry no unit, the others '{numbers.unit}'"
+        options = ("a unit in every cell, or in the header", f"--force (all are in '{numbers.unit}')")
     return MeasuredColumn(
-        name, values, unit, numbers.decimal, cells, words, "; ".join(evidence), numbers.doubt or doubt, shown,
-        note,
-        numbers.unread_at, tuple(s.value for s in sentinels), codes, name in wishes.keep,
+        name, values, unit, numbers.decimal, cells, words, "; ".join(evidence), doubt, shown, note,
+        numbers.unread_at, tuple(s.value for s in sentinels), codes, name in wishes.keep, options,
     )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ class ReadNumbers:
         codes: Numbers that stand for its texts; empty: it holds numbers, or flags.
         converted: Cells in another unit that were converted, by unit.
         doubt: Why the reading is not certain; empty: it is.
+        bare: Cells without a unit, where others carry one and the header states none; zeros aside.
     """
 
     values: NDArray[np.float64]
@@ -104,6 +105,7 @@ class ReadNumbers:
     doubt: str = ""
     unread_at: NDArray[np.bool_] | None = None
     codes: Mapping[str, float] = field(default_factory=dict)
+    bare: int = 0
 
     @property
     def given(self) -> int:
@@ -135,7 +137,9 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
                 fast, int(np.isnan(fast).sum()), 0, decimal=form.decimal, evidence=form.evidence
             )
     text, blank = tidy(cells, around.missing)
+    whole = text
     text, unit, converted, odd = _without_units(text, cells, around.unit)
+    bare = _count(whole, r"^[+-]?[\d.,]*[1-9][\d.,]*$") if unit and not around.unit else 0
     form = number_form(text, around)
     values, read = _read_as(text, form)
     if converted:
@@ -145,7 +149,7 @@ def read_numbers(cells: pa.Array, around: Surroundings) -> ReadNumbers:
     return ReadNumbers(
         values, blank, int(unread.sum()), words, form.decimal, form.grouped, form.evidence, unit, converted,
         form.doubt,
-        unread if unread.any() else None,
+        unread if unread.any() else None, bare=bare,
     )  # fmt: skip
 
 

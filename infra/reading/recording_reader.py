@@ -18,6 +18,7 @@ from infra.printing import count
 from infra.reading.decision_record import LOST_SHARE, ColumnRecord, Decision, DecisionRecord, Doubt
 from infra.reading.device_column import ONE
 from infra.reading.device_rows import DeviceRows, SortedRows, grouped, rows_by_device
+from infra.reading.dialect import BLANKS
 from infra.reading.file_set import FILE_COLUMN, FileSet, open_files
 from infra.reading.half_days import with_halves
 from infra.reading.local_times import in_utc
@@ -31,7 +32,7 @@ from infra.reading.time_column import TimeReading
 from infra.reading.time_formats import without_halves
 from infra.reading.time_forms import Ints
 from infra.reading.unit_column import several_units
-from infra.reading.zone_column import zone_beside
+from infra.reading.zone_column import zone_beside, zone_in_name
 from schemas.errors import SourceError
 from schemas.instants import from_us
 
@@ -145,7 +146,8 @@ def _read(files: FileSet, wishes: ReadingWishes, now: datetime) -> ReadRecording
     if (units := several_units((files.names[i], files.column(i)) for i in others)) is not None:
         draft.doubts.append(units)
     if time is not None and time.absolute and time.naive.any() and not wishes.zone_said:
-        zone = zone_beside((files.names[i], files.column(i)) for i in others)
+        zone = zone_in_name(files.names[i] for i in time.columns)
+        zone = zone or zone_beside((files.names[i], files.column(i)) for i in others)
         draft.doubts += [] if zone is None else [zone]
     asked = names is None and wishes.device_column != ONE
     free = used | wanted_columns(files, wishes.columns)
@@ -252,7 +254,8 @@ def _rows(
 ) -> tuple[NDArray[np.int64], Ints]:  # fmt: skip
     """Positions of the rows that have a time, and those times, UTC."""
     n = files.rows
-    broken = broken_rows(files.short(), files.rows, measured)
+    open_end = files.delimiter == BLANKS and any(c.name == files.names[-1] for c in measured)
+    broken = broken_rows(files.short(), files.rows, measured, anywhere=open_end)
     draft.dropped["malformed"] = files.malformed + int(broken.sum())
     if time is None:
         kept = np.flatnonzero(~broken)
@@ -330,9 +333,17 @@ def _sorted(rows: SortedRows, total: int, spread_is_wrong: bool, draft: _Draft) 
 
 
 def _check_columns(measured: Sequence[MeasuredColumn], draft: _Draft) -> None:
+    others = {c.name.strip().lower(): c.name for c in measured}
     for column in measured:
+        stray = [others[w] for w in column.words if others.get(w, column.name) != column.name]
+        if stray:
+            what = (
+                f"'{stray[0]}' stands among the cells of '{column.name}': from there on the columns may have "
+                "another order"
+            )
+            draft.doubts.append(Doubt(what, ("a file of each part", "--force (keeps the order)")))
         if column.doubt:
-            options = (f"--decimal '{column.name}=.'", f"--decimal '{column.name}=,'")
+            options = column.options or (f"--decimal '{column.name}=.'", f"--decimal '{column.name}=,'")
             draft.doubts.append(Doubt(f"{column.name}: {column.doubt}", options, column.excerpt))
         lost = column.cells.get("unreadable", 0)
         words = list(column.words)

@@ -15,17 +15,23 @@ _ENOUGH_WHOLE = 20
 """Rows with all their cells from which the others are compared with them."""
 
 
-def broken_rows(short: Bools | None, rows: int, measured: Sequence[MeasuredColumn]) -> Bools:
+def broken_rows(
+    short: Bools | None, rows: int, measured: Sequence[MeasuredColumn], *, anywhere: bool = False
+) -> Bools:
     """Short rows whose cells do not fit their columns: a number that is none, or one of the next column.
 
     Args:
         short: Rows with too few cells; None: there are none.
         rows: Number of rows.
         measured: The columns of numbers, in the file's order.
+        anywhere: Whether nothing tells which cell is missing, as where blanks separate cells and the last one
+            is a number as well: such a row counts only if it has no number at all.
     """
     odd = np.zeros(rows, dtype=np.bool_)
     if short is None:
         return odd
+    if anywhere and len(measured) > 1:
+        return short & np.any([np.isfinite(c.values) for c in measured], axis=0)
     for column in measured:
         if column.unreadable is not None:
             odd |= column.unreadable

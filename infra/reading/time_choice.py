@@ -290,14 +290,18 @@ def _from_parts(
     else:
         days, real = civil_days(year, one, one)
         days = days + whole["ordinal"] - 1
-        real &= (whole["ordinal"] >= 1) & (whole["ordinal"] <= 366)
+        leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+        real &= (whole["ordinal"] >= 1) & (whole["ordinal"] <= 365 + leap)
     hour = whole.get("hour", 0 * one)
     if hour.max(initial=0) > 24 and (hour % 100 < 60).all():
         minute = hour // 100 * 60 + hour % 100
     else:
         minute = hour * 60 + whole.get("minute", 0 * one)
-    second = np.where(ok, values["second"], 0.0) if "second" in values else 0.0
-    real &= (minute <= 24 * 60) & (year > 1900) & (year < 2200)
+    second = np.where(ok, values["second"], 0.0) if "second" in values else 0.0 * one
+    real &= (minute <= 24 * 60) & (year > 1900) & (year < 2200) & (hour >= 0) & (minute >= 0) & (second >= 0)
+    minutes = whole.get("minute", 0 * one)
+    real &= (minutes >= 0) & (("hour" not in at) | (minutes < 60))
+    second = second + _rest_s(values, ok)
     if real[ok].mean() < 0.97 if ok.any() else True:
         return None
     us = (days * DAY_S + minute * 60) * 1_000_000 + np.round(np.asarray(second) * 1e6).astype(np.int64)
@@ -310,6 +314,15 @@ def _from_parts(
     return TimeReading(
         tuple(order), us, ok & real, every, WRITTEN, f"columns of {said}", clocked="hour" in at
     )
+
+
+def _rest_s(values: Mapping[str, NDArray[np.float64]], ok: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Seconds in the fraction of the last part of the clock; a second has its own."""
+    part, size = ("minute", 60.0) if "minute" in values else ("hour", 3600.0)
+    if part not in values or "second" in values:
+        return np.zeros(len(ok))
+    given = np.where(ok, values[part], 0.0)
+    return np.asarray((given - np.floor(given)) * size)
 
 
 def _index(names: Sequence[str], name: str) -> int:

@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -73,7 +73,10 @@ class TrainerProcess:
         """End the child."""
         if self._child is not None:
             self._child.kill()
-            self._child.communicate()
+            self._child.wait()  # its output is not read to its end: a fork may hold it open
+            for pipe in (self._child.stdin, self._child.stdout):
+                with suppress(OSError):
+                    cast("BinaryIO", pipe).close()
             self._child = None
 
     def _started(self) -> subprocess.Popen[bytes]:

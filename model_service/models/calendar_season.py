@@ -64,6 +64,11 @@ def table_weights(names: Sequence[str], rows: Array) -> Array | None:
     return weights
 
 
+def middle_hour(hours: Array) -> float:
+    """The hour in the middle of some windows, shape (n,): their mean around the clock, not across noon."""
+    return float(np.angle(np.exp(2j * np.pi * hours / HOURS).mean()) / (2 * np.pi) % 1.0 * HOURS)
+
+
 def fit_season(weights: Array, stretches: Array, device: Labels) -> Season | None:
     """Tables by ridge regression, beside a level of each device.
 
@@ -74,10 +79,10 @@ def fit_season(weights: Array, stretches: Array, device: Labels) -> Season | Non
         device: Number of each stretch's device, shape (m,).
 
     Returns:
-        None: too few stretches, or an hour of a day type that none shows.
+        None: too few stretches beside those that tell the levels, or an hour of a day type that none shows.
     """
     m, entries = weights.shape
-    if m < STRETCHES * entries or (weights.sum(axis=0) < 1).any():
+    if m - len(np.unique(device)) < STRETCHES * entries or (weights.sum(axis=0) < 1).any():
         return None
     levels = np.eye(int(device.max()) + 1)[device]
     x = np.hstack([levels, weights])
@@ -91,17 +96,19 @@ def fit_season(weights: Array, stretches: Array, device: Labels) -> Season | Non
 
 
 def expected(tables: Array, weights: Array, windows: Array, logged: Flags) -> Array:
-    """Usual deviation of a mean over windows at several times, shape (F,).
+    """Usual deviation of a mean over windows at several times, shape (F,); NaN: a feature has no window.
 
     Args:
         tables: Shape (F, E).
         weights: Of each time, shape (n, E).
-        windows: Number at each time, shape (n,).
+        windows: Number of each feature's at each time, shape (n, F).
         logged: Features whose deviations are logarithms, shape (F,): that of the mean is given.
     """
-    share = windows / windows.sum()
     each = weights @ tables.T
-    return np.asarray(np.where(logged, np.log(share @ np.exp(np.where(logged, each, 0.0))), share @ each))
+    with np.errstate(invalid="ignore"):
+        share = windows / windows.sum(axis=0)
+    scales = np.log((share * np.exp(np.where(logged, each, 0.0))).sum(axis=0))
+    return np.asarray(np.where(logged, scales, (share * each).sum(axis=0)))
 
 
 def tables_of(seasons: Mapping[str, Sequence[float]], names: Sequence[str]) -> Array | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.models.bundle_files import BundleFiles, build_bundle
-from model_service.models.calendar_season import Season, fit_season, table_weights
+from model_service.models.calendar_season import Season, fit_season, middle_hour, table_weights
 from model_service.models.feature_graph import graph_inputs, graph_outputs, write_profile_features
 from model_service.models.feature_kind import kind_of
 from model_service.models.features import all_kinds, logged_features
@@ -172,7 +172,12 @@ def season_of(profile: Profile, healthy: Sequence[Sequence[Array]]) -> Season | 
     stretches = [(number, stretch) for number, device in enumerate(healthy) for stretch in device]
     means = np.array([stretch.mean(axis=0) for _, stretch in stretches])
     measured = np.array([bool(spec.sources) for spec in profile.feature_specs()])
-    weights = table_weights(profile.features.calendar, means[:, ~measured])
+    calendar, middles = profile.features.calendar, means[:, ~measured]
+    if "hour" in calendar:
+        at = calendar.index("hour")
+        column = int(np.flatnonzero(~measured)[at])
+        middles[:, at] = [middle_hour(stretch[:, column]) for _, stretch in stretches]
+    weights = table_weights(calendar, middles)
     if weights is None or not np.isfinite(means).all():
         return None
     logged = logged_features(profile) & measured

@@ -27,10 +27,16 @@ class SeenHours(NamedTuple):
     Attributes:
         at_us: Instants, microseconds since 1970, each of many windows of like hour.
         windows: Their numbers.
+        features: Which features they have, shape (F,) each.
     """
 
     at_us: list[int]
     windows: list[int]
+    features: list[Flags]
+
+    def by_feature(self) -> Array:
+        """Windows of each feature at each instant, shape (n, F)."""
+        return np.array(self.windows, dtype=np.float64)[:, None] * np.array(self.features)
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,7 @@ class SeasonScale:
     def positions(self, seen: Mapping[PartOfDevice, SeenHours]) -> dict[PartOfDevice, Array]:
         """Where each device's mean over a part usually lies beside its mean over all hours, shape (F,)."""
         return {
-            key: expected(self.tables, weights, np.array(hours.windows, dtype=np.float64), self.logged)
-            / self.spread
+            key: expected(self.tables, weights, hours.by_feature(), self.logged) / self.spread
             for key, hours in seen.items()
             if (weights := table_weights(self.names, self.calendar.rows(hours.at_us))) is not None
         }

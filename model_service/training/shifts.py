@@ -234,22 +234,32 @@ def _means(connection: duck.Connection, profile: Profile, times: _Times) -> dict
 
 
 def _hours(connection: duck.Connection, profile: Profile, times: _Times) -> dict[PartOfDevice, SeenHours]:
-    """Windows of each device and part by half hour of the week, each with a time in it."""
+    """Windows of each device and part by half hour of the week, each with a time in it.
+
+    Features with as many windows in a half hour share a row, which names them only if they are not all.
+    """
     half = round(profile.summaries.period_s * 5e5)
-    feature = next(s.name for s in profile.feature_specs() if s.sources)
+    measured = [s.name for s in profile.feature_specs() if s.sources]
     rows = duck.query(
         connection,
         f"""
-        SELECT device_id, {times.part} AS part, epoch_us(period_start) // {SLOT_US} % {WEEK_SLOTS} AS slot,
-            max(epoch_us(period_start)) + {half} AS at, sum(n)::BIGINT AS n
-        FROM summaries WHERE {times.chosen} AND feature = {duck.text(feature)} GROUP BY ALL
-        ORDER BY ALL""",
+        SELECT device_id, part, slot, n, max(seen_at) AS seen_at,
+            CASE WHEN count(*) < {len(measured)} THEN list(feature ORDER BY feature) END AS features
+        FROM (
+            SELECT device_id, feature, {times.part} AS part,
+                epoch_us(period_start) // {SLOT_US} % {WEEK_SLOTS} AS slot,
+                max(epoch_us(period_start)) + {half} AS seen_at, sum(n)::BIGINT AS n
+            FROM summaries WHERE {times.chosen} AND feature IN ({", ".join(map(duck.text, measured))})
+            GROUP BY ALL
+        ) GROUP BY device_id, part, slot, n ORDER BY ALL""",
     )
-    found: dict[PartOfDevice, SeenHours] = defaultdict(lambda: SeenHours([], []))
+    found: dict[PartOfDevice, SeenHours] = defaultdict(lambda: SeenHours([], [], []))
+    every = np.isin(profile.feature_names, measured)
     for row in rows.to_pylist():
-        seen = found[row["device_id"], row["part"]]
-        seen.at_us.append(row["at"])
+        seen, some = found[row["device_id"], row["part"]], row["features"]
+        seen.at_us.append(row["seen_at"])
         seen.windows.append(row["n"])
+        seen.features.append(every if some is None else np.isin(profile.feature_names, some))
     return found
 
 

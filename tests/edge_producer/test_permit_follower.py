@@ -239,6 +239,23 @@ def test_a_clock_set_back_brings_neither_the_day_nor_a_life_back(rig, people):
     assert rig.refusals() == [PermitRefusal.DAY_SPENT]
 
 
+def test_a_clock_that_went_ahead_and_came_back_revives_no_permit_that_was_forgotten(rig, people):
+    first = people.permit(start=rig.end - timedelta(seconds=40), seconds=20)
+    rig.step(first)
+    assert len(rig.desk.take_offers()) == 1
+    rig.desk.finish("m-1", OfferOutcome(first.permit.permit_id, PermitState.TAKEN, samples=5))
+    rig.service.handed = []
+    for days in (60, 0, -60):
+        rig.service.now += timedelta(days=days)
+        rig.step()
+    assert rig.ledger.known(first.permit.permit_id) is None
+    rig.step(first)
+    rig.start()
+    rig.sense(60)
+    rig.step()
+    assert rig.desk.take_offers() == []
+
+
 def test_a_process_that_ends_between_claim_and_seal_loses_the_excerpt_and_never_sends_it(rig, people):
     signed = people.permit(start=rig.end - timedelta(seconds=30))
     rig.step(signed)

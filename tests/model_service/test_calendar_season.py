@@ -13,7 +13,14 @@ from edge_producer.bundle import load_bundle
 from feature_store import connect
 from feature_store.lake import Lake
 from feature_store.lake_registry import ProfileRegistry
-from model_service.models.calendar_season import HOURS, expected, fit_season, table_weights, tables_of
+from model_service.models.calendar_season import (
+    HOURS,
+    expected,
+    fit_season,
+    middle_hour,
+    table_weights,
+    tables_of,
+)
 from model_service.training.shifts import ReferenceScale, read_shifts
 from schemas.calendar_features import Calendar
 from schemas.errors import BundleError
@@ -71,9 +78,24 @@ def test_a_season_takes_out_what_the_hour_explains_and_leaves_the_rest():
     assert few is None
 
 
+def test_a_season_is_not_fitted_with_stretches_that_only_tell_the_devices_levels():
+    at = hours(7 * 24)
+    noise = np.random.default_rng(4).normal(0, 1.0, (len(at), 1))
+    weights = table_weights(("hour",), rows(at, ("hour",)))
+    assert fit_season(weights, noise, np.arange(len(at))) is None
+    assert fit_season(weights, noise, np.arange(len(at)) // 2) is None
+    assert fit_season(weights, noise, np.arange(len(at)) // 24).left[0] == pytest.approx(1.0, rel=0.2)
+
+
+def test_the_middle_of_windows_around_midnight_is_midnight():
+    around = middle_hour(np.array([23.0, 23.5, 0.0, 0.5, 1.0]))
+    assert (around + 12) % 24 == pytest.approx(12.0)
+    assert middle_hour(np.array([13.0, 14.0])) == pytest.approx(13.5)
+
+
 def test_what_is_usual_of_a_mean_over_hours_is_their_mean_and_of_a_logarithm_that_of_the_mean():
     tables = np.log(np.array([[1.0, 3.0], [1.0, 3.0]]))
-    found = expected(tables, np.eye(2), np.array([1.0, 3.0]), np.array([False, True]))
+    found = expected(tables, np.eye(2), np.array([[1.0, 1.0], [3.0, 3.0]]), np.array([False, True]))
     np.testing.assert_allclose(found, [0.75 * np.log(3.0), np.log(2.5)])
     assert tables_of({}, ("a",)) is None
     np.testing.assert_allclose(tables_of({"a": (1.0, 2.0)}, ("b", "a")), [[0, 0], [1, 2]])
@@ -94,7 +116,7 @@ ONSET = MONDAY + timedelta(days=1, hours=22)
 PERIOD = timedelta(seconds=1800)
 
 
-def lake_of(root, moved):
+def lake_of(root, moved, gone=lambda _name, _at: False):
     """A day before the onset and four hours after it, at the hours' usual values; some features then move."""
     lake = Lake.open(root)
     lake.ensure_fixed_tables()
@@ -110,7 +132,10 @@ def lake_of(root, moved):
         values = mean * np.exp(usual) if logged[name] else mean + usual
         values = values + np.array([moved.get(name, 0.0) * (t >= ONSET) for t in at])
         found += [
-            (f"i-{d}", name, t, float(v)) for d in range(DEVICES_N) for t, v in zip(at, values, strict=True)
+            (f"i-{d}", name, t, float(v))
+            for d in range(DEVICES_N)
+            for t, v in zip(at, values, strict=True)
+            if not gone(name, t)
         ]
     ids, features, starts, means = zip(*found, strict=True)
     n = len(found)
@@ -138,3 +163,11 @@ def test_a_night_is_no_shift_beside_a_day_and_a_shift_beside_the_same_hours_is_c
     assert clear(tmp_path / "moved") == {"occupancy_ns_mean"}
     # What the hours differ by would be taken for a shift without the season.
     assert "flow_ns_mean" in clear(tmp_path / "usual", CHAMPION.model_copy(update={"seasons": {}}))
+
+
+def test_hours_that_a_feature_misses_are_missing_from_its_own_season_only(tmp_path):
+    first, other = "flow_ns_mean", "occupancy_ns_mean"
+    lake_of(tmp_path / "dead", {}, lambda name, t: name == first and t >= ONSET)
+    lake_of(tmp_path / "nights", {}, lambda name, t: name == other and t < ONSET and t.hour < 6)
+    assert clear(tmp_path / "dead") == set()
+    assert clear(tmp_path / "nights") == set()

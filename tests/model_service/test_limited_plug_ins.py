@@ -12,7 +12,7 @@ from model_service.training.config_interface import TRAINERS, ComputedConfig
 from schemas.errors import DatasetError
 
 SOURCE = """
-import datetime, os
+import datetime, os, pathlib, time
 import numpy as np
 from model_service.training.config_interface import ComputedConfig
 
@@ -34,6 +34,14 @@ def ends(_):
     os._exit(3)
 
 
+def forks(folder):
+    if os.fork() == 0:
+        time.sleep(5)
+        pathlib.Path(folder, "ended by itself").touch()
+        os._exit(0)
+    return ComputedConfig({})
+
+
 def endless(_):
     while True:
         pass
@@ -42,7 +50,7 @@ def endless(_):
 def strange(_):
     return ComputedConfig({"what": object()})
 """
-NAMES = ("fine", "greedy", "ends", "endless", "strange")
+NAMES = ("fine", "greedy", "ends", "endless", "strange", "forks")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,12 @@ def test_answers_come_back_as_json_and_what_a_function_does_wrong_as_its_words(i
 def test_what_takes_too_long_is_ended(installed, limits, says):
     with LimitedPlugIns(limits) as plug_ins, pytest.raises(PlugInEndedError, match=says):
         call(plug_ins, "endless")
+
+
+def test_a_process_that_a_plug_in_leaves_behind_is_ended_with_it_and_not_waited_for(installed, tmp_path):
+    with LimitedPlugIns() as plug_ins:
+        assert call(plug_ins, "forks", str(tmp_path))["parameters"] == {}
+    assert not (tmp_path / "ended by itself").exists()
 
 
 # -- how often the built-in judge looks for harm -------------------------------------------------

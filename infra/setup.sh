@@ -113,11 +113,14 @@ try:
         print(f"[setup] 4/4 {line}", flush=True)
 
     folder = resolve_jars(default_cache_dir(os.environ), say)
-    record_classes(default_cache_dir(os.environ), say)
     if sys.argv[1]:  # an earlier step was said, so this one is too
         print(f"[setup] 4/4 the broker's jars are in {folder}", flush=True)
 except PipelineError as exc:
     sys.exit(f"error: {exc}")
+try:
+    record_classes(default_cache_dir(os.environ), say)
+except PipelineError as exc:
+    say(f"the broker works without its classes recorded, and starts slower: {exc}")
 PYTHON
 }
 

@@ -51,7 +51,7 @@ def encode(rows: pa.Table, codec: Codec) -> tuple[pa.Buffer, str]:
 
 
 def forms(rows: pa.Table, codec: Codec) -> Iterator[pa.Buffer]:
-    """The same file as this release writes it, and as earlier ones did: of many rows those are other bytes."""
+    """The rows as a file of this release, and of earlier ones: if there are many, those are other bytes."""
     yield encode(rows, codec)[0]
     yield _encoded(without_dictionaries(rows), codec, _EARLIER_BATCH_ROWS)[0]
 

@@ -58,8 +58,9 @@ def put_back(lake: Lake, table: str, path: str, rows: pa.Table) -> bool:
         except ValueError:  # a row without a value that every row had to have then
             continue
         for day, part in parquet.by_day(fitting, "known_at"):
-            content, _ = parquet.encode(part, parquet.LANDING)
-            if _day(path) == day.isoformat() and digest_of(path) and has_digest(content, path):
+            if _day(path) != day.isoformat() or not digest_of(path):
+                continue
+            if (content := _as_it_was(part, parquet.LANDING, path)) is not None:
                 _write(lake.root, table, path, content)
                 return True
     return False
@@ -118,11 +119,16 @@ def _sort_again(root: Path, table: str, path: str, inputs: Sequence[str], column
 def _join_again(root: Path, table: str, path: str, inputs: Sequence[str], columns: pa.Schema) -> bool:
     """Write the file again as earlier releases did, the rows of one input after those of the other."""
     rows = parquet.concat([parquet.read(root / table / f, columns) for f in inputs], columns)
-    content, _ = parquet.encode(rows, parquet.COMPACTED)
-    if not has_digest(content, path):
+    content = _as_it_was(rows, parquet.COMPACTED, path)
+    if content is None:
         return False
     _write(root, table, path, content)
     return True
+
+
+def _as_it_was(rows: pa.Table, codec: parquet.Codec, path: str) -> pa.Buffer | None:
+    """The rows as the file of this name, as this release or an earlier one wrote it; None: other rows."""
+    return next((c for c in parquet.forms(rows, codec) if has_digest(c, path)), None)
 
 
 def _write(root: Path, table: str, path: str, content: pa.Buffer) -> None:

@@ -282,7 +282,8 @@ def _column(
     if _too_large(values):
         notes.append("whole numbers beyond 9,007,199,254,740,992 are rounded")
     note = "; ".join(notes)
-    doubt, options = numbers.doubt or doubt, ()
+    doubt = numbers.doubt or doubt
+    options: tuple[str, ...] = ()
     if not doubt and numbers.bare > LOST_SHARE * numbers.given:
         doubt = f"{numbers.bare:,} of {numbers.given:,} cells carry no unit, the others '{numbers.unit}'"
         options = ("a unit in every cell, or in the header", f"--force (all are in '{numbers.unit}')")

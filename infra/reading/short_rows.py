@@ -31,7 +31,7 @@ def broken_rows(
     if short is None:
         return odd
     if anywhere and len(measured) > 1:
-        return short & np.any([np.isfinite(c.values) for c in measured], axis=0)
+        return np.asarray(short & np.any([np.isfinite(c.values) for c in measured], axis=0))
     for column in measured:
         if column.unreadable is not None:
             odd |= column.unreadable

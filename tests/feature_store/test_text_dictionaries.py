@@ -49,6 +49,18 @@ def test_a_file_is_byte_for_byte_the_same_however_texts_are_held(found):
     assert pq.read_table(pa.BufferReader(content)).cast(COLUMNS).equals(plain)
 
 
+def test_a_large_file_of_an_earlier_release_is_among_the_forms_that_repair_tries():
+    rows = pa.table(
+        {"note": [f"{i % 9}" for i in range(8000)], "counts": [list(range(i, i + 20)) for i in range(8000)]}
+    )
+    sink, how = pa.BufferOutputStream(), dict(parquet.options(rows.schema, parquet.LANDING))
+    del how["write_batch_size"]  # earlier releases left it to the library
+    with pq.ParquetWriter(sink, rows.schema, **how) as writer:
+        writer.write_table(rows, row_group_size=parquet.ROW_GROUP_ROWS)
+    now, earlier = parquet.forms(encoded(rows), parquet.LANDING)
+    assert (now.equals(sink.getvalue()), earlier.equals(sink.getvalue())) == (False, True)
+
+
 @given(pieces)
 def test_rows_with_their_texts_as_themselves_are_those_that_were_encoded(found):
     plain = table([row for rows in found for row in rows])

@@ -62,8 +62,9 @@ def test_both_profiles_name_the_outputs_and_rows_have_columns_that_say_what_they
     OnnxPredictor(load_bundle(profile), profile)
 
 
-def test_there_is_a_forecast_from_the_second_hour_on_and_it_is_that_of_the_model(predictor):
-    assert np.isnan(outputs(predictor, range(60))).all()
+def test_there_is_a_forecast_from_three_quarters_of_an_hour_on_and_it_is_that_of_the_model(predictor):
+    assert np.isnan(outputs(predictor, range(45))).all()
+    assert np.isfinite(outputs(predictor, range(45, 60))).all()
     model, history = detector_of(predictor.manifest), predictor.history("x")
     assert isinstance(model, IntersectionModel)
     flow, queue = outputs(predictor, range(60, 61))

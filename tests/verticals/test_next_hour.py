@@ -14,6 +14,10 @@ from edge_producer.reference_keeper import ReferenceKeeper
 from edge_producer.window import Window
 from edge_producer.window_scoring import WindowScorer
 from model_service.detectors.kinds import detector_of
+from model_service.models.factory_models import anomaly_graph
+from model_service.models.golden import golden_feeds
+from model_service.models.runtime import OrtGraph
+from model_service.models.score_stage import ScoreStage
 from model_service.verticals.traffic.intersection_model import OUTPUTS, IntersectionModel
 from schemas.errors import BundleError
 from schemas.profile import Profile
@@ -134,3 +138,24 @@ def test_a_model_of_other_sums_does_not_fit_and_keys_that_name_nothing_are_refus
     for key, value in wrong.items():
         with pytest.raises(ValueError, match=rf"model\.{key}"):
             Profile.model_validate({**raw, "model": {**raw["model"], key: value}})
+
+
+def test_the_loop_moves_the_score_and_leaves_the_forecasts():
+    bundle = load_bundle(PROFILE)
+    manifest, feed = bundle.manifest, golden_feeds(bundle.golden, bundle.manifest)[0]
+    model = detector_of(manifest)
+    moved = model.moved_to(model.mean + 0.5, 2 * model.std)
+    graph = anomaly_graph(PROFILE, moved)
+    columns = ("score", *manifest.output_columns)
+    before, after = (
+        np.array([found[0] for found in OrtGraph(data, "x").run(columns, feed)])
+        for data in (bundle.model, graph)
+    )
+    assert before[0] != after[0]
+    np.testing.assert_array_equal(before[1:], after[1:])
+    assert (after[1:] > 0.0).all()
+    rows = np.ones((3, len(manifest.features)))
+    stage = ScoreStage(graph, len(manifest.features), "x", manifest.output_columns)
+    again = detector_of(manifest.model_copy(update={"parameters": moved.parameters()}))
+    for further in (stage.further(rows), again.further(rows)):
+        np.testing.assert_allclose(further, moved.further(rows), atol=1e-5)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from edge_producer.sources.sensor_generator import GeneratorRequest
 from edge_producer.verticals.traffic.intersection_sensors import IntersectionSensors
-from model_service.models.rounding import rounded
 from model_service.verticals.traffic.hour_forecast import HourForecast, fit_forecast
 from model_service.verticals.traffic.intersection_model import offset_of
 from schemas.history_spec import HOURS, STEPS
@@ -47,11 +46,11 @@ class QueueResponse:
     @classmethod
     def of(cls, flows: Sequence[Array], queues: Sequence[Array]) -> QueueResponse:
         """From means of quarters of an hour, by intersection."""
-        curve = rounded(np.polyfit(np.concatenate(flows), np.log1p(np.concatenate(queues)), 2))
+        curve = _six_digits(np.polyfit(np.concatenate(flows), np.log1p(np.concatenate(queues)), 2))
         left = [np.log1p(q) - np.polyval(curve, f) for f, q in zip(flows, queues, strict=True)]
         own = np.array([each.mean() for each in left])
         within = np.concatenate([each - each.mean() for each in left])
-        numbers = rounded(np.array([np.concatenate(flows).max(), own.std(), within.std()])).tolist()
+        numbers = _six_digits(np.array([np.concatenate(flows).max(), own.std(), within.std()])).tolist()
         return cls(curve, *numbers)
 
     def drawn(self, flows: Array, rng: np.random.Generator) -> Array:
@@ -102,3 +101,8 @@ def flows_of_weeks(device_id: str, seed: int, rng: np.random.Generator) -> Array
 
 def _hours(quarters: Array) -> Array:
     return np.asarray(quarters.reshape(-1, STEPS).mean(axis=1))
+
+
+def _six_digits(values: Array) -> Array:
+    """Significant ones: the last bits differ from processor to processor."""
+    return np.array([float(f"{value:.6g}") for value in values])

@@ -104,8 +104,9 @@ def judged_hours(number: int, days: int = DAYS) -> list[JudgedHours]:
         came, before, week = hours[at + 1], hours[at + 1 - HOUR_MIN], hours[at + 1 - WEEK_MIN]
         made = expected[what][at]
         known = np.isfinite(made)
-        errors = (abs(each - came)[known].tolist() for each in (made, before, week))
-        found.append(JudgedHours(number, what, int((~known).sum()), *errors, mean=float(came.mean())))
+        ours, plain, weekly = (abs(each - came)[known].tolist() for each in (made, before, week))
+        missing = int((~known).sum())
+        found.append(JudgedHours(number, what, missing, ours, plain, weekly, float(came.mean())))
     return found
 
 

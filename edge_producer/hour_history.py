@@ -2,7 +2,7 @@
 
 Sums of features are averaged over quarters of an hour of event time, a week of them is kept. It belongs to
 the device and not to a model: another model goes on with it. Over a restart quarters are kept in half
-precision, some 2.7 kB for two sums, and the memory holds the same numbers.
+precision, some 3.6 kB of text for two sums, and the memory holds the same numbers.
 """
 
 from __future__ import annotations

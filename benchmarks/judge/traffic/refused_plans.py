@@ -67,6 +67,6 @@ def write_refused(page: FigurePage, forced: Sequence[Judged], results: Sequence[
                 continue
             value, low, high = change(np.array([ours[s] for s in both]), np.array([theirs[s] for s in both]))
             interval = f" ({low:+.1%} to {high:+.1%})" if len(both) >= LEAST_SEEDS else ""
-            cells.append(f"{value:+.1%}{interval}, {len(both)} seeds")
+            cells.append(f"{value:+.1%}{interval}, seeds: {len(both)}")
         rows.append([f"the plan {arm}", *cells])
     page.table(["", *nets], rows)

@@ -100,6 +100,8 @@ def check_fit(manifest: Manifest, profile: Profile) -> None:
         "sampling.rate_hz": (manifest.rate_hz or sampling.rate_hz, sampling.rate_hz),
         "model.outputs": (list(manifest.outputs), list(profile.model.outputs)),
         "features.time_zone": (manifest.time_zone, profile.calendar_zone),
+        # A graph that reads no history runs where one is kept.
+        "model.history": (manifest.history, manifest.history and profile.model.history_sums),
     }
     wrong = [f"{what}: wants {want}, has {has}" for what, (want, has) in pairs.items() if want != has]
     if wrong:

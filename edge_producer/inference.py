@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
 from edge_producer.golden_vectors import golden_extras, read_golden
+from edge_producer.hour_history import HistoryLayout, HourHistory
 from edge_producer.missing_channels import (
     missing_channels,
     required_by_model,
@@ -29,6 +30,8 @@ from edge_producer.window import Floats, Predictor, Samples
 from schemas.calendar_features import CALENDAR, CALENDAR_KINDS
 from schemas.errors import BundleError
 from schemas.feature_set import FEATURE_KINDS, UNITLESS_KINDS
+from schemas.history_spec import HISTORY
+from schemas.instants import to_us
 from schemas.manifest import ANY_FEATURESET, SCORE_EDGES, Manifest
 from schemas.output_names import PRIMARY
 from schemas.profile import Channel, Profile
@@ -158,6 +161,9 @@ class OnnxPredictor:
         self._columns = feature_columns(profile)
         self._floors = smallest_spreads(profile)
         self._references: dict[str, DeviceReference] = {}
+        spec = profile.model.history if bundle.manifest.history else None
+        self._layout = None if spec is None else HistoryLayout.of(profile, spec)
+        self._histories: dict[str, HourHistory] = {}
         self._wide_channels = WideChannels(profile)
         self._bin_edges = bin_edges(bundle.manifest, profile)
 
@@ -191,6 +197,9 @@ class OnnxPredictor:
         """
         reference, ends = self._reference(device_id), self._ends
         extra = ends.inputs(at) if reference is None else self._reference_inputs(reference)
+        history = None if self._layout is None else self._history(device_id)
+        if history is not None:
+            extra = {**extra, HISTORY: history.inputs(_stated(at))}
         wide = self._wide_channels
         # A model that was trained saw values as they are; the generic one compares with the device's own.
         given = wide.moved(device_id, samples) if wide.any and self._generic else samples
@@ -200,6 +209,8 @@ class OnnxPredictor:
         learnt, missing = features[0], missing_channels(samples, self._profile.sampling.max_missing)
         if missing.any():
             if (missing & self._required).any():
+                if history is not None:
+                    history.add(features[0])
                 return (ends.append(shown, at, ()) if ends.any else shown), None
             # The row keeps what the few samples of a missing channel say; score and reference do without.
             masked, scores, *further = self._session.run_all(without(given, missing)[np.newaxis], extra)
@@ -208,6 +219,8 @@ class OnnxPredictor:
         score = raw if raw == raw else None  # noqa: PLR0124  (NaN is the only value unequal to itself)
         if reference is not None:
             reference.learn(learnt, score)
+        if history is not None:
+            history.add(learnt)
         return (ends.append(shown, at, further) if ends.any else shown), score
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
@@ -222,6 +235,35 @@ class OnnxPredictor:
                 self._wide_channels.take_over(device_id, predecessor.wide_channels)
             if predecessor.version != self.version:
                 copied.thaw()
+
+    def export_history(self, device_id: str) -> dict[str, Any] | None:
+        """See ``KeepsHistory``."""
+        known = self._histories.get(device_id)
+        return None if known is None else known.export()
+
+    def restore_history(self, device_id: str, state: Mapping[str, Any]) -> None:
+        """See ``KeepsHistory``."""
+        if self._layout is not None:
+            anew = HourHistory(self._layout)
+            anew.restore(state)
+            self._histories[device_id] = anew
+
+    def go_on_from(self, device_id: str, predecessor: Predictor) -> None:
+        """See ``KeepsHistory``."""
+        known = predecessor.history(device_id) if isinstance(predecessor, OnnxPredictor) else None
+        if self._layout is not None and known is not None:
+            self._history(device_id).go_on_from(known)
+
+    def history(self, device_id: str) -> HourHistory | None:
+        """What the device has measured in the hours before; None where it has not begun, or none is kept."""
+        return self._histories.get(device_id)
+
+    def _history(self, device_id: str) -> HourHistory:
+        if self._layout is None:
+            raise ValueError("the model reads no history")
+        if device_id not in self._histories:
+            self._histories[device_id] = HourHistory(self._layout)
+        return self._histories[device_id]
 
     @property
     def wide_channels(self) -> WideChannels:
@@ -269,6 +311,17 @@ class OnnxPredictor:
 
     def _reference_inputs(self, reference: DeviceReference) -> dict[str, NDArray[np.generic]]:
         return {"columns": self._columns, "center": reference.center, "spread": reference.spread}
+
+
+def _stated(at: datetime | None) -> int:
+    """Microseconds since 1970.
+
+    Raises:
+        ValueError: There is no instant.
+    """
+    if at is None:
+        raise ValueError("the model reads hours before: a window is scored with its event time")
+    return to_us(at)
 
 
 def load_predictor(profile: Profile, folder: Path = BUNDLES) -> OnnxPredictor:

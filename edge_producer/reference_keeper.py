@@ -1,4 +1,7 @@
-"""Keeps what models have learnt of one device: over restarts, swaps and rollbacks, by model version."""
+"""Keeps what models have learnt of one device: over restarts, swaps and rollbacks, by model version.
+
+The history of hours that some graphs read is the device's own: one for all versions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from edge_producer.window import LearnsReference, Predictor
+from edge_producer.window import KeepsHistory, LearnsReference, Predictor
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ class ReferenceKeeper:
         self._features = hashlib.sha256(text.encode()).hexdigest()[:16]
         same = state is not None and state.get("features") == self._features
         self._kept: dict[str, Any] = dict(state["by_version"]) if same and state is not None else {}
+        self._history = state.get("history") if same and state is not None else None
 
     def begin(self, model: Predictor) -> None:
         """Give a model, at a start, what it had learnt before."""
@@ -39,6 +43,11 @@ class ReferenceKeeper:
                 model.restore_reference(self._device_id, self._kept[model.version])
             except (ValueError, TypeError, KeyError):
                 log.exception("a reference is damaged and learnt anew", extra={"device_id": self._device_id})
+        if isinstance(model, KeepsHistory) and self._history is not None:
+            try:
+                model.restore_history(self._device_id, self._history)
+            except (ValueError, TypeError, KeyError):
+                log.exception("a history is damaged and begun anew", extra={"device_id": self._device_id})
 
     def change(self, before: Predictor, after: Predictor) -> None:
         """Give a model that comes into use what it had learnt, else what the one before has.
@@ -46,6 +55,11 @@ class ReferenceKeeper:
         A model of before finds its own reference: what another one learnt meanwhile is not put in its place.
         """
         self._note(before)
+        self._hand_on(before, after)
+        if isinstance(after, KeepsHistory):
+            after.go_on_from(self._device_id, before)
+
+    def _hand_on(self, before: Predictor, after: Predictor) -> None:
         if isinstance(after, LearnsReference):
             if after.export_reference(self._device_id) is None:
                 self.begin(after)
@@ -63,9 +77,16 @@ class ReferenceKeeper:
     def export(self, active: Predictor) -> dict[str, Any]:
         """State as a JSON value."""
         self._note(active)
-        return {"features": self._features, "by_version": self._kept}
+        kept = self._history is not None
+        return {
+            "features": self._features,
+            "by_version": self._kept,
+            **({"history": self._history} if kept else {}),
+        }
 
     def _note(self, model: Predictor) -> None:
+        if isinstance(model, KeepsHistory):
+            self._history = model.export_history(self._device_id) or self._history
         if not isinstance(model, LearnsReference):
             return
         learnt = model.export_reference(self._device_id)

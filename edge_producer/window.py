@@ -147,7 +147,7 @@ class Predictor(Protocol):
         Args:
             device_id: The window's device: a predictor may keep a reference per device.
             samples: Shape (W, C) as in ``Window.samples``.
-            at: ``Window.end``; given where the profile has calendar features.
+            at: ``Window.end``; given where the profile has calendar features or a history.
 
         Returns:
             Numbers, float32, in ``Profile.row_columns`` order, that is features and then the model's further
@@ -185,4 +185,25 @@ class LearnsReference(Protocol):
 
     def frozen(self, device_id: str) -> tuple[int, int]:
         """Number of the device's features that no longer learn, and of all that it compares."""
+        ...
+
+
+@runtime_checkable
+class KeepsHistory(Protocol):
+    """A predictor that keeps what a device has measured in the hours before, whichever model is in force."""
+
+    def export_history(self, device_id: str) -> dict[str, Any] | None:
+        """The device's history as a JSON value; None where it has not begun, or none is kept."""
+        ...
+
+    def restore_history(self, device_id: str, state: Mapping[str, Any]) -> None:
+        """Take up what was exported.
+
+        Raises:
+            ValueError: It cannot be read, or is of other sums of features.
+        """
+        ...
+
+    def go_on_from(self, device_id: str, predecessor: Predictor) -> None:
+        """Take over the device's history from another model, if that has the newer one."""
         ...

@@ -38,7 +38,7 @@ class WindowScorer:
         self._device_id = device_id
         self._max_missing = profile.sampling.max_missing
         self._required = required_by_profile(profile)
-        self._calendar = bool(profile.features.calendar)
+        self._timed = bool(profile.features.calendar) or profile.model.history is not None
         self._outputs = profile.model.outputs
         nothing = np.full(len(profile.row_columns), np.nan)
         self._no_features: Floats = nothing if any(profile.wide) else nothing.astype(np.float32)
@@ -77,8 +77,8 @@ class WindowScorer:
     def score(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
         """Numbers of the newest window, and a usable score: none if a required channel is missing."""
         try:
-            # A predictor that reads no calendar need not take the time.
-            at = (window.end,) if self._calendar else ()
+            # A predictor that reads neither calendar nor history need not take the time.
+            at = (window.end,) if self._timed else ()
             features, raw = model.score(self._device_id, window.samples, *at)
         except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
             self.log_once("a window without a score", exc)

@@ -135,6 +135,7 @@ _YOUNGER = (
     "calendar",
     "time_zone",
     "seasons",
+    "history",
 )
 """Keys that release 0.2.0 did not have."""
 
@@ -164,6 +165,7 @@ class Manifest(ManifestPart):
         time_zone: IANA zone of them; empty where there is none.
         seasons: By feature, its usual deviation from its mean in training by hour of the day, of weekends
             after other days where ``calendar`` tells them apart; of its logarithm where that is compared.
+        history: Sums of features by name, whose hours before the graph takes as input ``history``.
         lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
@@ -191,6 +193,7 @@ class Manifest(ManifestPart):
     calendar: tuple[str, ...] = ()
     time_zone: str = ""
     seasons: dict[str, tuple[float, ...]] = {}
+    history: dict[Name, tuple[str, ...]] = {}
     tolerance: Tolerance
     files: dict[str, Digest]
 

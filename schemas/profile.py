@@ -23,6 +23,7 @@ from schemas.config_spec import ConfigSpec, check_configs
 from schemas.decision_policy import DecisionPolicy
 from schemas.excerpt_policy import ExcerptPolicy, check_excerpts
 from schemas.feature_set import Features, FeatureSpec
+from schemas.history_spec import ForecastKeys
 from schemas.learning_policy import DriftPolicy, GatePolicy, RolloutPolicy, TrainingPolicy
 from schemas.output_names import PRIMARY, output_columns
 from schemas.recording_section import KEYED_BY_CHANNEL, YOUNGER_REPLAY_KEYS, Replay
@@ -100,7 +101,7 @@ class Sampling(Section):
         return self.hop_samples / self.rate_hz
 
 
-class ModelSpec(Section):
+class ModelSpec(ForecastKeys):
     """Which model scores the windows.
 
     Attributes:
@@ -189,7 +190,7 @@ _YOUNGER_KEYS = {
     "filter": ("delay_s",),
     "training": ("alarms_per_device_day", "trainer", "renewals"),
     "rollout": ("longest_soak_s", "no_holdout"),
-    "model": ("hardware", "runtime", "outputs"),
+    "model": ("hardware", "runtime", "outputs", "history", "scales"),
     "features": ("calendar", "time_zone", "also"),
     "gates": ("also", "min_renewal_gain"),
     "decision": ("function", "function_timeout_s", "actions", "numbers", "calibrates"),
@@ -344,6 +345,7 @@ class Profile(Section):
             raise ValueError("a channel called calendar and features.calendar would have the same columns")
         _unique("feature", self.feature_names)
         _unique("output", (PRIMARY, *self.model.outputs))
+        self.model.check_keys(self.feature_names, self.model.outputs)
         _unique("column", self.row_columns)
         check_configs(self.configs, self.model.family)
         if self.excerpts is not None:

@@ -203,8 +203,14 @@ def telemetry_layout(profile: Profile) -> RowLayout:
         Column(f.name, Kind.FLOAT64 if w else Kind.FLOAT32, f.doc, nullable=True)
         for f, w in zip(profile.feature_specs(), wide, strict=True)
     ]
+    scales = {name: f"{scale.doc}, " for name, scale in profile.model.scales.items()}
     features += [
-        Column(name, Kind.FLOAT32, f"The model's output {output}, in [0, 1]; null: none.", nullable=True)
+        Column(
+            name,
+            Kind.FLOAT32,
+            f"The model's output {output}, {scales.get(output, '')}in [0, 1]; null: none.",
+            nullable=True,
+        )
         for name, output in zip(profile.model.output_columns, profile.model.outputs, strict=True)
     ]
     meta = {

@@ -24,6 +24,7 @@ from edge_producer.window import Floats, Samples
 from schemas.alarm_bounds import AlarmBounds
 from schemas.calendar_features import CALENDAR, Calendar
 from schemas.fault_effects import FaultEffects
+from schemas.history_spec import HISTORY, unknown_history
 from schemas.manifest import ANY_FEATURESET
 from schemas.output_names import PRIMARY
 from schemas.profile import Profile
@@ -117,6 +118,8 @@ class TrialModel:
             given = {name: np.array(reference[name], dtype=np.float32) for name in ("center", "spread")}
             self._extra = {"columns": feature_columns(profile), **given}
             self.usual[: len(given["center"])] = given["center"]
+        if manifest.history:  # outputs that read it are none here, and are not compared
+            self._extra[HISTORY] = unknown_history(len(manifest.history))
         # No machine's level is at another time of day: the calendar stays as it is.
         self.usual[len(names) - self._calendar.width :] = np.nan
         self._width = len(names) - (self._calendar.width if self._generic else 0)

@@ -37,6 +37,7 @@ def judge_fit(manifest: Manifest, champion: Manifest, profile: Profile) -> GateV
             (manifest.calendar, manifest.time_zone),
             (profile.features.calendar, profile.calendar_zone),
         ),
+        "history": (manifest.history, manifest.history and profile.model.history_sums),
         "score edges": (manifest.bin_edges.get("score"), champion.bin_edges.get("score")),
     }
     return _judge(FIT, pairs, "made for this profile")

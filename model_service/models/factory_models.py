@@ -17,7 +17,7 @@ from model_service.models.feature_kind import kind_of
 from model_service.models.features import all_kinds, logged_features
 from model_service.models.golden import Golden
 from model_service.models.graph import OPSET, GraphWriter
-from model_service.models.learnt_model import LearntModel, ScoreWriter, score_names, write_scores
+from model_service.models.learnt_model import LearntModel, ScoreWriter, score_names, sums_read, write_scores
 from model_service.models.mahalanobis import fit, logarithms
 from model_service.models.profile_golden import check_kinds, profile_golden
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
@@ -107,6 +107,7 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         calendar=profile.features.calendar,
         time_zone=profile.calendar_zone,
         seasons=_seasons(profile, season),
+        history=sums_read(model),
         lineage=lineage,
         tolerance=TOLERANCE,
         files={},
@@ -156,7 +157,8 @@ def anomaly_graph(profile: Profile, model: ScoreWriter, family: str = "") -> byt
         score_names(profile), write_scores(profile, model, writer, features), strict=True
     ):
         writer.op("Identity", scores, output=name)
-    return writer.build(family or profile.model.family, graph_inputs(profile), graph_outputs(profile))
+    inputs = graph_inputs(profile, history=bool(sums_read(model)))
+    return writer.build(family or profile.model.family, inputs, graph_outputs(profile))
 
 
 def season_of(profile: Profile, healthy: Sequence[Sequence[Array]]) -> Season | None:

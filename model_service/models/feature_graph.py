@@ -17,6 +17,7 @@ from model_service.models.feature_kind import written, written_each
 from model_service.models.graph import FLOAT, GraphWriter, tensor
 from schemas.calendar_features import CALENDAR
 from schemas.feature_set import FEATURE_KINDS, FeatureSpec
+from schemas.history_spec import HISTORY, history_width
 from schemas.output_names import PRIMARY
 from schemas.profile import Profile
 
@@ -340,11 +341,21 @@ def write_profile_features(writer: GraphWriter, profile: Profile) -> str:
     return features
 
 
-def graph_inputs(profile: Profile) -> list[Any]:
-    """Declared inputs of a profile's own graphs: ``window``, and ``calendar`` where it has one."""
+def graph_inputs(profile: Profile, *, history: bool = False) -> list[Any]:
+    """Declared inputs of a profile's own graphs: ``window``, and ``calendar`` where it has one.
+
+    Args:
+        profile: Gives their shapes.
+        history: The graph also takes the hours before.
+    """
     shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
     calendar = [tensor(CALENDAR, FLOAT, ["batch", len(profile.features.calendar)])]
-    return [tensor("window", FLOAT, shape), *(calendar if profile.features.calendar else [])]
+    hours = [tensor(HISTORY, FLOAT, [history_width(len(profile.model.history_sums))])]
+    return [
+        tensor("window", FLOAT, shape),
+        *(calendar if profile.features.calendar else []),
+        *(hours if history else []),
+    ]
 
 
 def graph_outputs(profile: Profile) -> list[Any]:

@@ -45,6 +45,19 @@ class GivesOutputs(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsHistory(GivesOutputs, Protocol):
+    """A model some of whose outputs are made of the graph's input ``history``; its score is not.
+
+    ``further`` computes with ``golden_history``: rows of a lake have no hours before them.
+    """
+
+    @property
+    def history_sums(self) -> dict[str, tuple[str, ...]]:
+        """Features by the name of their sum."""
+        ...
+
+
 class LearntModel(ScoreWriter, ScoresRows, Protocol):
     """A model of features."""
 
@@ -56,6 +69,11 @@ class LearntModel(ScoreWriter, ScoresRows, Protocol):
     def parameters(self) -> dict[str, tuple[float, ...]]:
         """Everything but the calibration, as a manifest holds it."""
         ...
+
+
+def sums_read(model: object) -> dict[str, tuple[str, ...]]:
+    """Sums of features whose hours before a model reads; empty: none."""
+    return model.history_sums if isinstance(model, ReadsHistory) else {}
 
 
 def score_names(profile: Profile) -> tuple[str, ...]:

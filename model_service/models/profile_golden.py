@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model_service.models.bundle_files import BundleFiles
 from model_service.models.features import profile_features
 from model_service.models.golden import Golden, golden_feeds, golden_windows
-from model_service.models.learnt_model import ScoresRows, with_outputs
+from model_service.models.learnt_model import ScoresRows, sums_read, with_outputs
 from model_service.models.rounding import rounded_or_nan
 from model_service.models.runtime import OrtGraph
 from schemas.calendar_features import golden_ends
 from schemas.errors import BundleError
+from schemas.history_spec import HISTORY, golden_history
 from schemas.profile import Profile
 
 Array = NDArray[np.float64]
@@ -33,7 +36,9 @@ def profile_golden(profile: Profile, windows: NDArray[np.float32], model: Scores
     further = np.empty((0, 0))
     if profile.model.outputs:
         further = with_outputs(model, profile).further(features)
-    return golden_of(profile, windows, features, model.score(features), further)
+    made = golden_of(profile, windows, features, model.score(features), further)
+    sums = sums_read(model)
+    return replace(made, extra={HISTORY: golden_history(len(sums))}) if sums else made
 
 
 def golden_of(

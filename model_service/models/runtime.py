@@ -44,6 +44,11 @@ class OrtGraph:
         except _FAILURES as exc:
             raise BundleError(f"model {name}: {exc}") from exc
 
+    def width_of(self, name: str) -> int:
+        """Length of a one-dimensional input; 0: the graph has no such input."""
+        shapes = {given.name: given.shape for given in self._session.get_inputs()}
+        return int(shapes[name][0]) if name in shapes else 0
+
     def run(
         self, outputs: tuple[str, ...], inputs: Mapping[str, NDArray[np.generic]]
     ) -> list[NDArray[np.float32]]:

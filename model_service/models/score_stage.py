@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_service.models.runtime import OrtGraph
 from schemas.errors import BundleError
+from schemas.history_spec import HISTORY, HOURS, golden_history
 from schemas.output_names import PRIMARY
 from schemas.score_part import ROWS, score_part
 
@@ -25,7 +26,8 @@ class ScoreStage:
         model: The whole graph, raw window to ``features`` and ``score``.
         width: Number of features.
         name: Of the model, for messages.
-        further: The graph's further outputs, such as ``score_queue``.
+        further: The graph's further outputs, such as ``score_queue``. What of them reads hours before
+            is computed with ``golden_history``: rows have none.
 
     Raises:
         BundleError: Not such a graph, or an output depends on more than its features.
@@ -33,7 +35,10 @@ class ScoreStage:
 
     def __init__(self, model: bytes, width: int, name: str, further: Sequence[str] = ()) -> None:
         self._width, self._name, self._further = width, name, tuple(further)
-        self._graph = OrtGraph(score_part(model, width, name, outputs=(PRIMARY, *further)), name)
+        part = score_part(model, width, name, (HISTORY,), (PRIMARY, *further))
+        self._graph = OrtGraph(part, name)
+        hours = self._graph.width_of(HISTORY)
+        self._extra = {HISTORY: golden_history((hours - 1) // HOURS)} if hours else {}
 
     def score(self, features: Array) -> Array:
         """Score of each row of (n, F); NaN where the model gives none.
@@ -53,7 +58,7 @@ class ScoreStage:
 
     def _run(self, outputs: Sequence[str], features: Array) -> Array:
         rows = np.asarray(features, dtype=np.float32).reshape(-1, self._width)
-        found = self._graph.run(tuple(outputs), {ROWS: rows})
+        found = self._graph.run(tuple(outputs), {ROWS: rows, **self._extra})
         for scores in found:
             if scores.shape != (len(rows),):
                 raise BundleError(f"model {self._name}: scores of shape {scores.shape} for {len(rows)} rows")

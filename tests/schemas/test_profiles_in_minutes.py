@@ -44,7 +44,13 @@ RATES = {
         "decision.rules.slow_down.after_windows",
         "decision.rules.retreat.after_windows",
     },
-    "traffic": {"sampling.rate_hz", "sampling.hop_samples", "filter.p", "drift.seasonal_s"},
+    "traffic": {
+        "sampling.rate_hz",
+        "sampling.hop_samples",
+        "filter.p",
+        "drift.seasonal_s",
+        "model.history.hour_s",
+    },
 }
 """What follows from fewer windows a second, as a fleet shares two cores with its cloud, from samples that are
 played faster, or from a demo that has no weeks."""

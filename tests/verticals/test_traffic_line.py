@@ -24,7 +24,9 @@ PROFILE = find_profile("traffic_demo")
 DEVICES = ("x-1", "x-2")
 RATE_HZ = PROFILE.sampling.rate_hz
 """Seconds of the street in one of the clock."""
-SAMPLES, INCIDENT_AT_S = 1800, 600.0 / RATE_HZ
+SAMPLES, INCIDENT_AT_S = 3000, 600.0 / RATE_HZ
+FORECAST_FROM = timedelta(hours=0.75) / RATE_HZ
+"""Three quarters of an hour of the street are known."""
 INCIDENT = Injection(kind="incident", start_s=INCIDENT_AT_S, channel="queue_ew", devices=DEVICES[:1])
 
 
@@ -41,7 +43,7 @@ def yesterday_afternoon() -> datetime:
 
 
 def fleet(cloud, folder, start, actions):
-    """One process with both intersections, on half an hour of their samples."""
+    """One process with both intersections, on fifty minutes of the street."""
     for device in DEVICES:
         own = (INCIDENT,) if device in INCIDENT.devices else ()
         sensors = IntersectionSensors.of(GeneratorRequest(5, device, RATE_HZ, own, 0.0, start))
@@ -89,6 +91,19 @@ def test_phases_are_served_an_incident_is_alarmed_and_rows_land(cloud, tmp_path)
             return con.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
         wait_until(lambda: landed() > 0, 60, "rows in the lake")
+
+        def forecasts():
+            return con.execute(
+                "SELECT device_id, min(event_time), min(score_flow_next_hour), max(score_flow_next_hour), "
+                f"min(score_queue_next_hour), max(score_queue_next_hour) FROM {table} "
+                "WHERE score_flow_next_hour IS NOT NULL GROUP BY device_id"
+            ).fetchall()
+
+        wait_until(lambda: len(forecasts()) == len(DEVICES), 60, "forecasts of both in the lake")
+        for _, at, *bounds in forecasts():
+            assert at - start >= FORECAST_FROM
+            assert 0.0 < bounds[0] <= bounds[1] < 1.0
+            assert 0.0 <= bounds[2] <= bounds[3] < 1.0
     wait_until(lambda: alarms(cloud), 60, "an alarm in the lake")
     found = alarms(cloud)
     assert {device for device, _ in found} == {"x-1"}

@@ -20,13 +20,19 @@ from benchmarks.judge.traffic.judged_page import (
     write_incidents,
 )
 from benchmarks.judge.traffic.known_runs import known_arms, known_incidents, known_values
+from benchmarks.judge.traffic.next_hours import known_hours, measure_hours, write_hours
+from benchmarks.judge.traffic.refused_plans import JOURNAL as REFUSED
+from benchmarks.judge.traffic.refused_plans import refused_plans, write_refused
 from benchmarks.judge.traffic.slow_link import write_slow_link
 from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
+from edge_producer.bundle import load_bundle
+from schemas.profile_file import find_profile
 
 BEGIN = "<!-- figures: make judge -->"
 FIRST_SEED = 11
 """Seed 1 was looked at while the control was made; it is not judged."""
 PLANNING = ("cyclic_profiles", "plan_search", "plan_trial")
+HOURS_JOURNAL = "next-hours.jsonl"
 ROOT = Path(__file__).parent.parent.parent.parent
 PRODUCT = ("schemas/verticals/traffic/*", *(f"model_service/verticals/traffic/{n}" for n in PLANNING))
 JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
@@ -49,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--first", type=int, default=FIRST_SEED, help="seed; several processes may share the work"
     )
     parser.add_argument("--incidents", type=int, default=6, help="runs with an incident, of each network")
+    parser.add_argument("--refused", type=int, default=6, help="seeds with a refused plan in force")
+    parser.add_argument("--hours", type=int, default=4, help="simulated intersections for the forecast")
     parser.add_argument("--recording", type=Path, help=f"folder with {FILE}")
     parser.add_argument("--measured", action="store_true", help="only what the journals have")
     parser.add_argument(
@@ -73,20 +81,27 @@ def _measure(given: argparse.Namespace, version: str, names: list[str]) -> None:
     journalled(journal, wanted, version, judge.judge, given.most)
     struck = [(name, seed) for seed in range(given.first, given.first + given.incidents) for name in names]
     incidents(judge, given.work / "incidents.jsonl", struck, version, given.most)
-    for name in names if given.most is None else ():
+    for name in names[: given.most]:
         judge.model_delay(name)
+    seeds = range(given.first, given.first + given.refused)
+    refused_plans(judge, given.work / REFUSED, seeds, names, version, given.most)
+    measure_hours(given.work / HOURS_JOURNAL, given.hours, given.most)
 
 
 def _shown(given: argparse.Namespace, version: str, names: list[str]) -> int:
     """The page of what the journals have."""
     page, results = FigurePage(), known_arms(given.work / "arms.jsonl", version)
     write_arms(page, results, known_values(given.work, names, "plans", version))
+    write_refused(page, known_arms(given.work / REFUSED, version), results)
     write_disagreement(page, results, known_values(given.work, names, "model", version))
     if runs := known_incidents(given.work / "incidents.jsonl", version):
         write_incidents(page, runs)
     else:
         page.say("Incidents in SUMO: not measured.")
     write_slow_link(page)
+    shipped = load_bundle(find_profile("traffic")).manifest.version
+    if hours := known_hours(given.work / HOURS_JOURNAL, shipped):
+        write_hours(page, hours)
     if given.recording is None:
         page.say("I-94: not measured (no recording was named).")
     else:

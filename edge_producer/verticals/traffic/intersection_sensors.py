@@ -8,7 +8,7 @@ profile of ten samples a second plays the streets ten times as fast.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar
 from zoneinfo import ZoneInfo
@@ -76,7 +76,7 @@ class IntersectionSensors:
             [k for k, arm in enumerate(self._site.arms) if arm.phase == p] for p in range(len(NAMES))
         ]
         self._places = {arm.name.rpartition("/")[2]: k for k, arm in enumerate(self._site.arms)}
-        self._chunks: dict[int, Array] = {}
+        self._quarters: dict[int, PlayedQuarter] = {}
 
     @classmethod
     def of(cls, request: GeneratorRequest) -> IntersectionSensors:
@@ -97,7 +97,8 @@ class IntersectionSensors:
         samples = np.empty((size, len(CHANNELS)))
         for chunk in np.unique(chunks):
             mine = chunks == chunk
-            samples[mine] = self._chunk(int(chunk))[seconds[mine] - chunk * CHUNK_S]
+            wanted = seconds[mine] - chunk * CHUNK_S
+            samples[mine] = self._quarter(int(chunk)).until(int(wanted.max()) + 1)[wanted]
         self._pulse(t, samples)
         self._miscount(t, samples, number)
         self._recalibrate(t, samples)
@@ -120,28 +121,27 @@ class IntersectionSensors:
     def _of(self, kind: str) -> list[Injection]:
         return [i for i in self._request.injections if i.kind == kind]
 
-    def _chunk(self, number: int) -> Array:
-        if number not in self._chunks:
-            while len(self._chunks) >= KEPT:
-                self._chunks.pop(next(iter(self._chunks)))
-            self._chunks[number] = self._simulated(number)
-        return self._chunks[number]
+    def _quarter(self, number: int) -> PlayedQuarter:
+        if number not in self._quarters:
+            while len(self._quarters) >= KEPT:
+                self._quarters.pop(next(iter(self._quarters)))
+            self._quarters[number] = self._begun(number)
+        return self._quarters[number]
 
-    def _simulated(self, number: int) -> Array:
-        """Seconds of a chunk, shape (CHUNK_S, 24)."""
+    def _begun(self, number: int) -> PlayedQuarter:
         begin = number * CHUNK_S - WARM_UP_S
         rate_hz = self._request.rate_hz
         levels = [self.demand((begin + k) / rate_hz) for k in range(0, CHUNK_S + WARM_UP_S, 60)]
         rates = [{a.name: float(level[a.phase]) * a.share for a in self._site.arms} for level in levels]
         seed = int(np.random.default_rng([*self._key, number + 1, 7]).integers(2**31))
         network = QueueNetwork(self._site, lambda second: rates[second // 60], seed, now_s=float(begin))
-        found = np.empty((CHUNK_S, len(CHANNELS)))
-        for second in range(CHUNK_S + WARM_UP_S):
+
+        def stepped(second: int) -> list[float]:
             network.capacity = self._capacity((begin + second) / rate_hz)
             network.step(None)
-            if second >= WARM_UP_S:
-                found[second - WARM_UP_S] = self._second(network)
-        return found
+            return self._second(network) if second >= WARM_UP_S else []
+
+        return PlayedQuarter(stepped)
 
     def _second(self, network: QueueNetwork) -> list[float]:
         """Channels of the second that the network has just made."""
@@ -212,6 +212,30 @@ class IntersectionSensors:
             columns = [CHANNELS.index(item.channel)] if item.channel else range(len(CHANNELS))
             for column in columns:
                 samples[hit, column] = np.nan
+
+
+class PlayedQuarter:
+    """A quarter of an hour, simulated as far as it was asked for.
+
+    All of it at once would hold up a process that plays many intersections: their quarters begin together.
+
+    Args:
+        stepped: Makes the next second, told its number from the warm-up's first on; gives its channels.
+    """
+
+    def __init__(self, stepped: Callable[[int], list[float]]) -> None:
+        self._stepped = stepped
+        self._samples = np.empty((CHUNK_S, len(CHANNELS)))
+        self._known = 0
+        for second in range(WARM_UP_S):
+            stepped(second)
+
+    def until(self, count: int) -> Array:
+        """The first seconds, shape (count, 24)."""
+        for second in range(self._known, count):
+            self._samples[second] = self._stepped(WARM_UP_S + second)
+        self._known = max(self._known, count)
+        return self._samples[:count]
 
 
 def daily_level(local: datetime) -> float:

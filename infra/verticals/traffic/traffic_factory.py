@@ -13,6 +13,7 @@ from edge_producer.sources.scenario import Injection, Kind
 from edge_producer.sources.sensor_generator import GeneratorRequest
 from edge_producer.verticals.traffic.intersection_sensors import CHANNELS, CHUNK_S, IntersectionSensors
 from infra.factory_recipe import FactoryRecipe
+from infra.verticals.traffic.forecast_fit import fitted_forecasts
 from model_service import (
     BundleFiles,
     bundle_files,
@@ -21,6 +22,7 @@ from model_service import (
     fault_bank,
     logged_features,
 )
+from model_service.verticals.traffic.intersection_model import NAME, fit_intersection
 from schemas.calendar_features import Calendar
 from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
@@ -59,7 +61,10 @@ def build_bundle(devices: int = DEVICES) -> BundleFiles:
     profile = find_profile("traffic")
     facts = TrainingFacts(script=SCRIPT, seed=SEED, devices=devices, windows=devices * RUNS * RUN_WINDOWS)
     healthy = [list(healthy_runs(profile, number)) for number in range(devices)]
-    return of_any_rate(factory_models.factory_bundle(profile, healthy, golden_windows(profile), facts))
+    rows = np.concatenate([run for device in healthy for run in device])
+    model = fit_intersection(profile, rows, fitted_forecasts(profile, healthy, SEED))
+    golden, family = golden_windows(profile), profile.model.family
+    return of_any_rate(factory_models.learnt_bundle(profile, family, model, healthy, golden, facts, NAME))
 
 
 def of_any_rate(made: BundleFiles) -> BundleFiles:

@@ -135,6 +135,13 @@ def test_no_line_of_prose_is_longer_than_a_line_of_code(page):
     assert [line for line in long if not re.search(rf"\S{{{PROSE_LENGTH},}}", line)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_item_of_a_list_stands_twice(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    items = [" ".join(item.split()) for item in re.findall(r"^- .+(?:\n  .+)*", text, re.MULTILINE)]
+    assert [item for item in set(items) if items.count(item) > 1 and len(item) > PROSE_LENGTH] == []
+
+
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: str(p.relative_to(ROOT))
 )

@@ -5,7 +5,8 @@ so that updater, sealing, signing and sending run as in the field. Samples come 
 a datagram socket, 500 a second; the actuator is another. A bare socket's round trip is measured at the same
 time, so that a machine with other work to do can be told from a slow device.
 
-``python -m benchmarks.reflex 60`` measures for so many seconds; ``--hop 1`` with another hop.
+``python -m benchmarks.reflex 60`` measures for so many seconds; ``--hop 1`` with another hop, ``--update-poll
+5`` with an updater that looks every five seconds for a new model instead of once a minute, as devices do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import psutil
 from benchmarks.actuator import SERVER, bare_trips
 from benchmarks.results import table
 from benchmarks.stage import until
+from edge_producer.settings import EdgeSettings
 from feature_store.lake import Lake
 from infra.settings import StackSettings
 from infra.stack.edge_processes import EdgeProcess, EdgeSpec
@@ -108,12 +110,12 @@ def reflex_profile(hop: int) -> dict[str, Any]:
     return given
 
 
-def measure(seconds: float, hop: int) -> dict[str, Any]:
+def measure(seconds: float, hop: int, update_poll_s: float) -> dict[str, Any]:
     """Quantiles in ms, counts, and CPU by window."""
     with tempfile.TemporaryDirectory(prefix="edgeloop-reflex-") as name, ExitStack() as cleanup:
         folder = Path(name)
         stack = cleanup.enter_context(running_stack(StackSettings(state_dir=folder / "stack", workers=0)))
-        edge = _robot(folder, stack, hop)
+        edge = _robot(folder, stack, hop, update_poll_s)
         bare, order = cleanup.enter_context(_server(folder / "bare")), folder / "orders"
         cleanup.enter_context(_server(order))
         edge.start()
@@ -128,7 +130,12 @@ def measure(seconds: float, hop: int) -> dict[str, Any]:
         time.sleep(2.0)
         status = edge.status()
         late = json.loads((folder / "samples.late").read_text())
-        return {**_found(status, round_trips, late), "cpu_share": used / took, "hop": hop}
+        return {
+            **_found(status, round_trips, late),
+            "cpu_share": used / took,
+            "hop": hop,
+            "update_poll_s": update_poll_s,
+        }
 
 
 def _found(status: dict[str, Any], round_trips: list[int], late: list[int]) -> dict[str, Any]:
@@ -153,7 +160,7 @@ def quantiles(ns: list[int]) -> dict[str, float]:
     return {n: round(ordered[min(int(q * len(ordered)), len(ordered) - 1)] / 1e6, 4) for n, q in at.items()}
 
 
-def _robot(folder: Path, stack: Any, hop: int) -> EdgeProcess:
+def _robot(folder: Path, stack: Any, hop: int, update_poll_s: float) -> EdgeProcess:
     """The robot's edge process: joined, with the source and the actuator of this benchmark."""
     _install(folder / "site")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
@@ -172,7 +179,7 @@ def _robot(folder: Path, stack: Any, hop: int) -> EdgeProcess:
         options={
             "source": f"datagrams://{folder / 'samples'}",
             "actions_file": str(actions),
-            "update_poll_s": "5",
+            "update_poll_s": str(update_poll_s),
         },
     )
     edge = EdgeProcess(spec, folder / "edge", folder)
@@ -234,8 +241,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reflex", description=__doc__)
     parser.add_argument("seconds", type=float)
     parser.add_argument("--hop", type=int, default=find_profile("robot").sampling.hop_samples)
+    parser.add_argument(
+        "--update-poll", type=float, default=EdgeSettings.model_fields["update_poll_s"].default
+    )
     options = parser.parse_args()
-    found = measure(options.seconds, options.hop)
+    found = measure(options.seconds, options.hop, options.update_poll)
     names = {
         "bare": "bare socket, round trip, meanwhile",
         "arrival": "sample's sending to its arrival in the source",

@@ -49,9 +49,11 @@ def in_order(parts: list[pa.Table], order: Sequence[str]) -> pa.Table:
         return rows
     who, when = order
     keys = pa.table({"who": _ranks(rows, who), "when": _times(rows, when)})
-    sequence = pc.sort_indices(keys, [("who", "ascending"), ("when", "ascending")])  # a stable sort
-    found = sequence.to_numpy()
-    return rows if bool(np.all(found[1:] > found[:-1])) else rows.take(sequence)
+    rows_in_order = pc.sort_indices(keys, [("who", "ascending"), ("when", "ascending")])  # a stable sort
+    sequence = rows_in_order.to_numpy()
+    if bool(np.all(sequence[1:] > sequence[:-1])):
+        return rows
+    return rows.take(rows_in_order)
 
 
 def merged(runs: Iterable[Iterator[pa.Table]], order: Sequence[str]) -> Iterator[pa.Table]:

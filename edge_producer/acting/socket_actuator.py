@@ -68,6 +68,7 @@ class SocketActuator(ResidentActuator):
             place = _identity(self._path)  # before: what replaces it from here on is noticed
             link.settimeout(self._timeout_s)
             link.connect(self._path)
+            place = place or _identity(self._path)  # it came just now: it replaced nothing
             link.setblocking(False)
             with self._changed:
                 self._socket, self._unsent, self._broken = link, b"", None

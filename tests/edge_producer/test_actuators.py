@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_producer import ActionOrder
+from edge_producer.acting import socket_actuator
 from edge_producer.acting.newest_orders import NewestOrders
 from edge_producer.acting.resident_actuator import ResidentActuator
 from edge_producer.acting.socket_actuator import SocketActuator
@@ -226,6 +227,20 @@ def test_answers_in_pieces_and_several_in_one_are_taken(link, server):
     for start in range(0, len(answers), 7):
         server.send(answers[start : start + 7])
     counted(link, "received", 3)
+
+
+def test_an_actuator_that_comes_while_it_is_connected_to_replaced_nothing(tmp_path, monkeypatch):
+    look, looks = socket_actuator._identity, count()
+    monkeypatch.setattr(socket_actuator, "_identity", lambda path: look(path) if next(looks) else None)
+    found = SocketServer(tmp_path / "a.sock")
+    subject = SocketActuator(str(found.path), timeout_s=20.0, hold_s=None)
+    subject.open()
+    for number in range(1, 4):
+        subject.hand_over(ActionOrder(f"d-{number}", "go"))
+        counted(subject, "received", number)
+    assert found.connections == 1
+    subject.close()
+    found.die()
 
 
 def test_a_refused_order_is_counted_and_the_next_one_goes(link, server):

@@ -115,6 +115,20 @@ class Given:
         pass
 
 
+def settings(folder: Path, **given: Any) -> EdgeSettings:
+    """Of one device that reads its standard input and reaches no broker."""
+    return EdgeSettings(
+        state_dir=folder,
+        profile="plant",
+        devices=("d1",),
+        bootstrap_servers="127.0.0.1:1",
+        drain_timeout_s=0.1,
+        stop_timeout_s=0.1,
+        source="-",
+        **given,
+    )
+
+
 def live(
     open_source: Callable[[], SampleSource],
     used: Profile,

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import chain, count, repeat
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -16,12 +15,21 @@ from edge_producer.actions import ActionRunner, load_actions
 from edge_producer.fail_safe import FailSafe
 from edge_producer.process_parts import ProcessParts
 from edge_producer.runner import Runner
-from edge_producer.settings import EdgeSettings
 from edge_producer.sources.samples import Sample, SampleBlock
 from edge_producer.sources.source_feed import RestartWait
 from edge_producer.sources.stdin_source import InputLines, StdinSource
 from edge_producer.status_file import read_status
-from tests.edge_producer.source_rigs import Given, Pipe, json_of, live, profile, sensed, stdin, table
+from tests.edge_producer.source_rigs import (
+    Given,
+    Pipe,
+    json_of,
+    live,
+    profile,
+    sensed,
+    settings,
+    stdin,
+    table,
+)
 from tests.edge_producer.spool_rig import FirstSample
 from tests.waiting import wait_until
 
@@ -174,19 +182,6 @@ def test_a_sample_that_names_what_the_profile_lacks_is_counted_and_a_block_is_re
     assert "SampleBlock instead of a Sample" in source.state["error"]
     assert source.counts["unknown_channel"] >= 1
     assert source.counts["blank"] >= 1
-
-
-def settings(folder: Path, **given) -> EdgeSettings:
-    return EdgeSettings(
-        state_dir=folder,
-        profile="plant",
-        devices=("d1",),
-        bootstrap_servers="127.0.0.1:1",
-        drain_timeout_s=0.1,
-        stop_timeout_s=0.1,
-        source="-",
-        **given,
-    )
 
 
 @pytest.mark.parametrize("breaks", ["at_once", "later"])

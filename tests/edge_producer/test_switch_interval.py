@@ -12,11 +12,10 @@ import pytest
 from edge_producer.bundle import load_bundle
 from edge_producer.inference import OnnxPredictor
 from edge_producer.runner import Runner
-from edge_producer.settings import EdgeSettings
 from edge_producer.sources.samples import Sample
 from edge_producer.switch_interval import COMPUTING_S, SWITCH_INTERVAL, WAITING_S
 from schemas.profile import Profile
-from tests.edge_producer.source_rigs import Given, live, profile
+from tests.edge_producer.source_rigs import Given, live, profile, settings
 
 USUAL_S = 0.003
 FAST = {"rate_hz": 200.0, "window_samples": 2, "hop_samples": 2}
@@ -109,16 +108,7 @@ def test_a_loop_with_fast_windows_waits_with_a_short_interval_and_decides_with_a
     sampling = FAST if fast else {**FAST, "window_samples": 40, "hop_samples": 40}
     used = profile(sampling=sampling, source={"time_field": ""})
     source, predictor = Looking(used, WAITING_S if fast else USUAL_S), Noting(used)
-    settings = EdgeSettings(
-        state_dir=tmp_path,
-        profile="plant",
-        devices=("d1",),
-        bootstrap_servers="127.0.0.1:1",
-        drain_timeout_s=0.1,
-        stop_timeout_s=0.1,
-        source="-",
-    )
-    Runner(settings, used, live(lambda: source, used), predictor).run(threading.Event())
+    Runner(settings(tmp_path), used, live(lambda: source, used), predictor).run(threading.Event())
     assert now_s() == USUAL_S
     if fast:
         assert WAITING_S in source.seen

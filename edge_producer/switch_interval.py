@@ -13,6 +13,7 @@ import ctypes
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -23,14 +24,21 @@ WAITING_S = 0.00005
 COMPUTING_S = 0.0005
 """Another thread that asks while the deciding one computes waits so long; so does the deciding thread itself
 where it has lost the interpreter in a call that is not known to do without it."""
+REST_S = 0.0003
+"""Several times what an actuator on this machine takes to be woken and to read a line."""
 _PR_SET_TIMERSLACK = 29
 _T = TypeVar("_T")
 
 
 class SwitchInterval:
-    """Set by one thread of the process, the deciding one; what other threads say changes nothing."""
+    """Set by one thread of the process, the deciding one; what other threads say changes nothing.
 
-    def __init__(self) -> None:
+    Args:
+        pause: Waits so many seconds, without the interpreter.
+    """
+
+    def __init__(self, pause: Callable[[float], None] = time.sleep) -> None:
+        self._pause = pause
         self._thread = 0
 
     @contextmanager
@@ -62,6 +70,14 @@ class SwitchInterval:
         """From here on the deciding thread computes."""
         if self._thread == threading.get_ident():
             sys.setswitchinterval(COMPUTING_S)
+
+    def rests(self) -> None:
+        """Have the deciding thread leave processor and interpreter for a moment to whom it gave an order.
+
+        The system wakes a reader where its writer runs, and has it wait there for as long as that computes.
+        """
+        if self._thread == threading.get_ident():
+            self.during(self._pause, REST_S)
 
     def during(self, wait: Callable[[float], _T], *most_s: float) -> _T:
         """Wait as the deciding thread does, for at most the shortest of so many seconds."""

@@ -12,6 +12,7 @@ from typing import Any
 from edge_producer.acting.action_order import ActionOrder
 from edge_producer.acting.newest_orders import NewestOrders
 from edge_producer.acting.receipt_times import ReceiptTimes
+from edge_producer.switch_interval import SWITCH_INTERVAL
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,11 @@ class ResidentActuator(ABC):
         self._wake()
 
     def hand_over(self, order: ActionOrder) -> None:
-        """Take an order and send it, from this thread where that is possible at once; never waits."""
+        """Take an order and send it, from this thread where that is possible at once; never waits for it.
+
+        Where windows come fast, the deciding thread rests then, so that nothing keeps the order from its
+        reader.
+        """
         with self._changed:
             self._orders.put(order)
             self._send_next()
@@ -77,6 +82,7 @@ class ResidentActuator(ABC):
                 self._changed.notify_all()
         if urgent:
             self._wake()
+        SWITCH_INTERVAL.rests()
 
     def wait_until_settled(self, devices: Collection[str], timeout_s: float) -> bool:
         """Wait until nothing of these devices waits or is unanswered; whether the newest orders were done."""

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from edge_producer.file_stamps import Stamps, files_in, stamps_of
 from schemas.durable import DISK, Disk, is_temporary
 
 _MAX_READ = 8 * 1024**2
@@ -80,6 +81,11 @@ class MetadataStore:
             if data is not None:
                 found[unquote(file.name)] = hashlib.sha256(data).hexdigest()
         return found
+
+    def stamps(self) -> Stamps:
+        """What tells whether any file has changed since, without reading one."""
+        folders = (self.folder, self.folder / "root_history", self.folder / "documents")
+        return stamps_of(file for folder in folders for file in files_in(folder))
 
     def _write(self, path: Path, data: bytes) -> None:
         self._disk.make_folder(path.parent, private=True)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from edge_producer.file_stamps import Stamps
 from edge_producer.trust.metadata_store import MetadataStore
 from edge_producer.trust.profile_documents import PROFILE_ROLES, ProfileDocuments, read_profile_documents
 from edge_producer.trust.trusted_time import TrustedTime
@@ -20,6 +21,7 @@ from schemas.channel_documents import (
     RINGS,
     ROOT,
     TARGETS,
+    TIMESTAMP,
     ChannelDocument,
     FleetPolicy,
     Ring,
@@ -31,6 +33,7 @@ from schemas.durable import DISK, Disk
 from schemas.errors import TrustError
 from schemas.updates import Attack
 
+TIMESTAMP_FILE = f"{TIMESTAMP}.json"
 MAX_DOCUMENT_BYTES = 256 * 1024
 MAX_SEQ = 2**63 - 1
 MAX_FILES = 512
@@ -92,8 +95,37 @@ class VerifiedState:
         raise TrustError(f"no role lists {path}", Attack.UNSIGNED_INSTRUCTION)
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """What was verified last, and what it rests on: as long as all of that stands, it need not be done again.
+
+    Attributes:
+        timestamp: The timestamp metadata in force.
+        documents: SHA-256 of the documents that are kept, by target path.
+        until: When the first role expires.
+        stamps: Of every file that is kept.
+    """
+
+    state: VerifiedState
+    timestamp: bytes | None
+    documents: Mapping[str, str]
+    until: datetime
+    stamps: Stamps
+
+    def answers(self, metadata: Files, documents: Files, now: datetime) -> bool:
+        """Whether a reply says what is known already, at a time at which all of it holds.
+
+        A service sends the timestamp in any case. Other bytes, whatever they are, have to be verified.
+        """
+        same = all(name == TIMESTAMP_FILE and data == self.timestamp for name, data in metadata)
+        return same and not documents and now < self.until
+
+
 class TrustVerifier:
     """Verifies replies for one device, and keeps what it has verified.
+
+    Most replies say that nothing is new. They cost no signature and no file: what was verified before stands
+    until a role expires, a byte comes that is not known, or a kept file is another one than it was.
 
     Args:
         folder: Trusted metadata and documents; created at first use. One process at a time.
@@ -118,15 +150,18 @@ class TrustVerifier:
         self._store = MetadataStore(folder, disk)
         self._time, self._group = time, group
         self._root_expires: datetime | None = None
+        self._standing: _Standing | None = None
         self._root = self._workflow(root, {}).root_bytes
 
     def versions(self) -> dict[str, int]:
         """Versions of the trusted metadata, by role: what the service need not send again."""
-        return self._store.versions()
+        standing = self._stands()
+        return self._store.versions() if standing is None else dict(standing.state.versions)
 
     def documents(self) -> dict[str, str]:
         """SHA-256 of the documents that are kept, by target path."""
-        return self._store.documents()
+        standing = self._stands()
+        return self._store.documents() if standing is None else dict(standing.documents)
 
     def apply(self, metadata: Files, documents: Files) -> VerifiedState:
         """Verify a reply and keep it; after a refusal, what was trusted before is still there.
@@ -138,6 +173,9 @@ class TrustVerifier:
         Raises:
             TrustError: Something does not verify; names the likely attack.
         """
+        standing = self._stands()
+        if standing is not None and standing.answers(metadata, documents, self._time.now()):
+            return standing.state
         workflow = self._workflow(self._root, self._pack(metadata))
         workflow.refresh()
         self._root = workflow.root_bytes
@@ -147,7 +185,23 @@ class TrustVerifier:
         policy, channels = self._policy(held), self._channels(held)
         profiles = read_profile_documents(workflow, self._group, sent, self._kept())
         self._keep({**held, **profiles.files})
-        return VerifiedState(channels, policy, targets, refusals, self.versions(), profiles)
+        versions = self._store.versions()
+        state = VerifiedState(channels, policy, targets, refusals, versions, profiles)
+        self._standing = self._resting_on(workflow, state)
+        return state
+
+    def _resting_on(self, workflow: Workflow, state: VerifiedState) -> _Standing | None:
+        """What was just verified, to be gone by; None: it is looked at again, since something is refused."""
+        if state.refusals or state.profiles.refusal is not None:
+            return None
+        timestamp, documents = self._store.role(TIMESTAMP), self._store.documents()
+        return _Standing(state, timestamp, documents, workflow.expires, self._store.stamps())
+
+    def _stands(self) -> _Standing | None:
+        """What was verified last, where each file that is kept is still the same."""
+        if self._standing is not None and self._standing.stamps != self._store.stamps():
+            self._standing = None
+        return self._standing
 
     def _workflow(self, root: bytes, pack: Mapping[str, bytes]) -> Workflow:
         def fetch(name: str, max_length: int) -> bytes:
@@ -162,9 +216,9 @@ class TrustVerifier:
 
     def _pack(self, metadata: Files) -> dict[str, bytes]:
         pack = _pack_of(metadata)
-        known = self._store.role("timestamp")
+        known = self._store.role(TIMESTAMP)
         if known is not None:
-            pack.setdefault("timestamp.json", known)
+            pack.setdefault(TIMESTAMP_FILE, known)
         return pack
 
     def _learn(self, role: str, signed: Signed) -> None:

@@ -187,6 +187,11 @@ class Workflow:
             return {}
         return {i: str(delegations.keys[i].keyval["public"]) for i in found.keyids if i in delegations.keys}
 
+    @property
+    def expires(self) -> datetime:
+        """When the first of the verified roles expires, UTC."""
+        return min(signed.expires for signed in self._trusted)  # it iterates over what it holds
+
     def _load_root(self) -> None:
         first = self.root.version + 1
         for version in range(first, first + self._limits.root_rotations):

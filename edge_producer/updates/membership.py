@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from edge_producer.certificate_files import CERTIFICATE_FILES
 from edge_producer.device_identity import DeviceIdentity
+from edge_producer.file_stamps import Stamps, stamps_of
 from edge_producer.trust import SERVER, TrustedTime
 from edge_producer.updates.service_client import Credentials, EnrolmentClient
 from schemas.durable import Disk
@@ -26,6 +27,7 @@ from schemas.self_digest import checked, with_digest
 
 log = logging.getLogger(__name__)
 
+JOINED_FILE = "joined.json"
 RENEW_SHARE = 1 / 3
 """A certificate is renewed once less than this share of its lifetime is left."""
 
@@ -58,6 +60,8 @@ class Membership:
             raise AccessError("the device key must be a P-256 key")
         self._key, self._key_pem = key, pem
         self._log_extra = {"device_id": device.device_id}
+        self._files = [folder / name for name in (*CERTIFICATE_FILES, JOINED_FILE)]
+        self._known: tuple[Stamps, bytes, datetime] | None = None
         try:
             self._authorities = x509.load_pem_x509_certificates(join.ca_pem.encode())
         except ValueError as exc:
@@ -73,10 +77,13 @@ class Membership:
             AccessError: The token is used up, or the certificate was revoked.
             ServiceUnavailableError: No answer in time.
         """
-        held = self._held()
-        if held is None:
-            return self._enrol()
-        if renew or self._due(held):
+        if self._known is None or self._known[0] != stamps_of(self._files):
+            stamps, held = stamps_of(self._files), self._held()  # stamps first: what comes later is looked at
+            if held is None:
+                return self._enrol()
+            self._known = stamps, held, self._due_at(held)
+        _, held, due_at = self._known
+        if renew or self._time.now() >= due_at:
             return self._renew(held)
         return Credentials(held, self._key_pem)
 
@@ -114,19 +121,19 @@ class Membership:
 
     def _spent(self) -> str | None:
         """Digest of the token that was redeemed; None where none was, or it is the present one."""
-        raw = self._disk.read(self._folder / "joined.json")
+        raw = self._disk.read(self._folder / JOINED_FILE)
         if raw is None:
             return None
         try:
-            spent = JoinBundle.model_validate(checked(raw, "joined.json")).token
+            spent = JoinBundle.model_validate(checked(raw, JOINED_FILE)).token
         except (ValidationError, DamagedLakeError):
             return None
         return None if spent == self._join.token else spent
 
-    def _due(self, held: bytes) -> bool:
+    def _due_at(self, held: bytes) -> datetime:
         certificate = x509.load_pem_x509_certificate(held)
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        return self._time.now() >= end - RENEW_SHARE * (end - begin)
+        return end - RENEW_SHARE * (end - begin)
 
     def _enrol(self) -> Credentials:
         csr = self._csr()
@@ -137,7 +144,7 @@ class Membership:
         # The certificate is on disk first: if the power fails in between, the same token is redeemed again.
         spent = self._join.model_copy(update={"token": _digest(self._join.token)})
         content = with_digest(spent.model_dump_json().encode())
-        self._disk.write(self._folder / "joined.json", content, private=True)
+        self._disk.write(self._folder / JOINED_FILE, content, private=True)
         log.info("joined", extra=self._log_extra)
         return credentials
 

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from edge_producer.acting.action_order import ActionOrder
+from edge_producer.acting.socket_actuator import SocketActuator
 from edge_producer.bundle import load_bundle
 from edge_producer.inference import OnnxPredictor
 from edge_producer.runner import Runner
 from edge_producer.sources.samples import Sample
 from edge_producer.switch_interval import COMPUTING_S, SWITCH_INTERVAL, WAITING_S
 from schemas.profile import Profile
+from tests.edge_producer.actuator_rig import SocketServer
 from tests.edge_producer.source_rigs import Given, live, profile, settings
+from tests.waiting import wait_until
 
 USUAL_S = 0.003
 FAST = {"rate_hz": 200.0, "window_samples": 2, "hop_samples": 2}
@@ -67,6 +71,30 @@ def test_who_does_not_decide_changes_nothing():
         thread.start()
         thread.join()
         assert now_s() == WAITING_S, "another thread than the deciding one"
+
+
+def test_the_deciding_thread_rests_behind_an_order_and_its_receipt_comes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    server = SocketServer(tmp_path / "robot.sock")
+    actuator = SocketActuator(str(server.path), 30.0, None)
+    rested: list[float] = []
+
+    def settle(_s: float) -> None:
+        wait_until(lambda: actuator.wait_until_settled(["r"], 0.0), 30, "the receipt")
+        rested.append(now_s())
+
+    monkeypatch.setattr(SWITCH_INTERVAL, "_pause", settle)
+    actuator.open()
+    try:
+        actuator.hand_over(ActionOrder("r", "go"))
+        assert rested == [], "nobody leads: whoever gives an order goes on"
+        with SWITCH_INTERVAL.led_here(wanted=True):
+            actuator.hand_over(ActionOrder("r", "stop"))
+            assert (rested, now_s()) == ([WAITING_S], COMPUTING_S)
+    finally:
+        actuator.close()
+        server.die()
 
 
 class Noting(OnnxPredictor):

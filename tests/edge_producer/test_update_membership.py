@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_producer.device_identity import load_or_create
-from edge_producer.trust import TrustedTime
+from edge_producer.trust import SERVER, TrustedTime
 from edge_producer.updates.membership import Membership
 from edge_producer.updates.service_client import DeliveryClient
 from model_service.identity.authority import Authority, init_pki
@@ -98,3 +99,24 @@ def test_a_join_bundle_without_an_authority_is_refused_before_anything_is_asked(
     join = service.join(tmp_path / "join", "m-1").model_copy(update={"ca_pem": ""})
     with pytest.raises(AccessError, match="authority"):
         membership(tmp_path / "m-1", join)
+
+
+def test_a_certificate_is_looked_at_again_once_a_file_of_it_changes_and_renewed_when_it_is_due(
+    service, tmp_path
+):
+    folder, join = tmp_path / "m-1", service.join(tmp_path / "join", "m-1")
+    folder.mkdir()
+    time = TrustedTime(folder / "time.json", BUILT)
+    device = load_or_create(folder / "keys", "m-1")
+    subject = Membership(folder, join, device, time, Disk())
+    good = subject.credentials()
+    assert subject.credentials() == good
+    for name in ("certificate.pem", "certificate.copy.pem"):
+        (folder / name).write_bytes(wrong("another device", service, folder / "keys"))
+    again = subject.credentials()
+    assert (again != good, service.enrolled) == (True, ["m-1", "m-1"])
+    held = x509.load_pem_x509_certificate(again.certificate_pem)
+    time.learn(held.not_valid_after_utc - timedelta(seconds=1), SERVER)
+    renewed = subject.credentials()
+    assert renewed.certificate_pem not in (again.certificate_pem, good.certificate_pem)
+    assert service.enrolled == ["m-1", "m-1"], "renewed with the key, not by the token"

@@ -3,7 +3,8 @@
 A stack of its own with broker and model service, no worker; one robot of profile `robot` that has joined it,
 so that updater, sealing, signing and sending run as in the field. Samples come from a process of its own by
 a datagram socket, 500 a second; the actuator is another. A bare socket's round trip is measured at the same
-time, so that a machine with other work to do can be told from a slow device.
+time, so that a machine with other work to do can be told from a slow device. Latencies are given of all
+orders, from the first window on, and of those after the device has joined and looked at the service once.
 
 ``python -m benchmarks.reflex 60`` measures for so many seconds; ``--hop 1`` with another hop, ``--update-poll
 5`` with an updater that looks every five seconds for a new model instead of once a minute, as devices do.
@@ -43,8 +44,8 @@ FLIP_SAMPLES = 47
 """Half the samples of a period. No whole part of a second: flips come at all phases of what the process does
 once a second."""
 STRUCK_A = 12.0
-SETTLING_S = 10.0
-"""Joining, first commits and the like; their latencies count all the same."""
+BOUND_MS = 2.0
+"""What 99 % of orders are to stay below."""
 FEEDER = """
 import socket, struct, sys, time
 path, rate, seconds, period, struck = sys.argv[1], *map(float, sys.argv[2:])
@@ -66,16 +67,32 @@ link.sendto(b"end", path)
 SOURCE = '''
 import json, os, socket, struct, time
 from collections import Counter
+from edge_producer.acting.receipt_times import ReceiptTimes
 from edge_producer.sources.samples import Sample
 
 
+def noted_receipts():
+    """Have arrival, decision and receipt of each order noted, beside what the process makes of them."""
+    noted, received = [], ReceiptTimes.received
+
+    def note(times, sent, at_ns):
+        order = sent.order
+        if order.cause == "decision" and order.arrived_ns:
+            noted.append((order.arrived_ns, order.decided_ns, at_ns))
+        received(times, sent, at_ns)
+
+    ReceiptTimes.received = note
+    return noted
+
+
 class Datagrams:
-    """Samples from a datagram socket; the times from sending to arrival are written behind the last one.
+    """Samples from a datagram socket; its stamps are written behind the last one.
 
     Not before: what this process does meanwhile would be measured.
     """
 
     def __init__(self, request):
+        self._orders = noted_receipts()
         self.counts, self._path, self._names = Counter(), request.address, request.profile.channel_names
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._path)
@@ -85,8 +102,8 @@ class Datagrams:
         while True:
             data = self._socket.recv(256)
             if data == b"end":
-                with open(self._path + ".late", "w") as file:
-                    file.write(json.dumps(self._late))
+                with open(self._path + ".stamps", "w") as file:
+                    file.write(json.dumps({"late": self._late, "orders": self._orders}))
                 continue
             sent_ns, *values = struct.unpack("<q10d", data)
             self._late.append(time.monotonic_ns() - sent_ns)
@@ -128,10 +145,11 @@ def measure(seconds: float, hop: int, update_poll_s: float) -> dict[str, Any]:
         feeder.wait()
         used, took = _cpu_s(edge) - cpu, time.monotonic() - begun
         time.sleep(2.0)
-        status = edge.status()
-        late = json.loads((folder / "samples.late").read_text())
+        stamps = json.loads((folder / "samples.stamps").read_text())
         return {
-            **_found(status, round_trips, late),
+            **_found(edge.status(), round_trips, stamps["late"]),
+            "all": _orders(stamps["orders"]),
+            "looked": _orders([order for order in stamps["orders"] if order[0] > _looked_ns(edge)]),
             "cpu_share": used / took,
             "hop": hop,
             "update_poll_s": update_poll_s,
@@ -143,14 +161,30 @@ def _found(status: dict[str, Any], round_trips: list[int], late: list[int]) -> d
     return {
         "bare": quantiles(round_trips),
         "arrival": quantiles(late),
-        "decided": actuator["decided_ms"],
-        "receipt": actuator["receipt_ms"],
         "counts": {
             n: actuator.get(n, 0) for n in ("received", "refused", "timed_out", "failed", "superseded")
         },
         "windows": status["counters"].get("windows", 0) if "counters" in status else 0,
         "sent": status["counters"].get("bytes_sent", 0) if "counters" in status else 0,
     }
+
+
+def _orders(found: list[list[int]]) -> dict[str, Any]:
+    """Quantiles from arrival to decision and to receipt, and the number of orders over the bound."""
+    receipt = [at - arrived for arrived, _, at in found]
+    return {
+        "n": len(found),
+        "decided": quantiles([decided - arrived for arrived, decided, _ in found]),
+        "receipt": quantiles(receipt),
+        "over": sum(ns > BOUND_MS * 1e6 for ns in receipt),
+    }
+
+
+def _looked_ns(edge: EdgeProcess) -> int:
+    """Monotonic clock when the device had verified what its first look brought: then it was kept."""
+    kept = (edge.folder / "updates" / DEVICE / "metadata").rglob("*.json")
+    newest_ns = max(file.stat().st_mtime_ns for file in kept)
+    return newest_ns - time.time_ns() + time.monotonic_ns()
 
 
 def quantiles(ns: list[int]) -> dict[str, float]:
@@ -246,14 +280,17 @@ def main() -> None:
     )
     options = parser.parse_args()
     found = measure(options.seconds, options.hop, options.update_poll)
-    names = {
-        "bare": "bare socket, round trip, meanwhile",
-        "arrival": "sample's sending to its arrival in the source",
-        "decided": "arrival to decision",
-        "receipt": "arrival to the actuator's receipt",
+    lines = {
+        "bare socket, round trip, meanwhile": found["bare"],
+        "sample's sending to its arrival in the source": found["arrival"],
     }
-    shown = [[name, *(f"{found[key][q]:.3f}" for q in ("p50", "p99", "max"))] for key, name in names.items()]
+    for key, which in (("all", "all orders"), ("looked", "after joining and the first look")):
+        lines[f"{which}: arrival to decision"] = found[key]["decided"]
+        lines[f"{which}: arrival to the actuator's receipt"] = found[key]["receipt"]
+    shown = [[name, *(f"{ms[q]:.3f}" for q in ("p50", "p99", "max"))] for name, ms in lines.items()]
     print(table(("milliseconds", "p50", "p99", "max"), shown))
+    for key in ("all", "looked"):
+        print(f"{key}: {found[key]['over']} of {found[key]['n']} orders took more than {BOUND_MS:g} ms")
     print(json.dumps(found))
 
 

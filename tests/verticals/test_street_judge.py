@@ -6,8 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from benchmarks.figure_page import FigurePage
+from benchmarks.judge.traffic.incidents import AT_S
 from benchmarks.judge.traffic.road_nets import Signal
 from benchmarks.judge.traffic.street_devices import StreetDevices
+from benchmarks.judge.traffic.street_judge import StreetRun
+from benchmarks.judge.traffic.street_page import write_streets
 from benchmarks.judge.traffic.street_source import StreetSecond, channels_of, lane_table
 from edge_producer.inference import load_predictor
 from schemas.profile_file import find_profile
@@ -133,3 +137,39 @@ def test_a_wide_street_comes_as_of_the_shipped_width():
     assert (found["flow_ew"], found["flow_e"], found["flow_w"]) == (1.5, 1.0, 0.5)
     assert (found["occupancy_ew"], found["green_ew"], found["green_ns"]) == (0.75, 1, 0)
     assert lane_table({"x": wide})["x"] == {"ns": 2, "ns_left": 2, "ew": 4, "ew_left": 2}
+
+
+def run_of(what, alarms=(), hit="", seed=1):
+    kept = {"windows": 100, "same_choice": 90, "changes": 20, "same_change": 15}
+    named = [[name, second, "report_incident"] for name, second in alarms]
+    return StreetRun("grid", what, seed, 30.0, 1.0, 10, 0, 4, hit, 1 if hit else 0, named, [], kept)
+
+
+def rows_of(runs):
+    page = FigurePage()
+    write_streets(page, runs, [])
+    return [line.split(" | ") for line in page.lines if line.startswith("| ")]
+
+
+def test_an_alarm_counts_for_the_intersection_that_is_hit_and_from_the_incident_on():
+    runs = [
+        run_of("incident", [("a", AT_S + 100)], "a"),
+        run_of("incident", [("a", AT_S - 1), ("b", AT_S + 5), ("a", AT_S + 600)], "a", 2),
+        run_of("incident", [("b", AT_S + 300)], "a", 3),
+        run_of("local", [("c", 900)]),
+    ]
+    model = next(row for row in rows_of(runs) if row[0] == "| grid" and row[1] == "model")
+    assert model[2:5] == ["1 of 3", "2 of 3", "100, 600"]
+    hours = (3 * (3 * (3000 - 60) + AT_S - 60) + 4 * (3600 - 60)) / 3600
+    assert model[5] == f"4 in {hours:.0f}"
+    assert model[6].startswith(f"{4 * 168 / hours:.1f} (")
+    other = run_of("incident", [("other", AT_S + 7)], "a")
+    assert next(row for row in rows_of([other]) if row[0] == "| grid")[2:4] == ["0 of 1", "0 of 1"]
+
+
+def test_no_false_alarm_still_has_an_upper_bound_of_three_in_the_hours_watched():
+    row = next(row for row in rows_of([run_of("incident", [], "a"), run_of("local")]) if row[0] == "| grid")
+    hours = float(row[5].removeprefix("0 in "))
+    low, high = (float(n) for n in row[6].removeprefix("0.0 (").removesuffix(") |").split(" to "))
+    assert low == 0
+    assert high == pytest.approx(3.69 * 168 / hours, rel=0.05)  # 97.5 % of a Poisson count

@@ -1,0 +1,172 @@
+"""Tables of the runs whose signals are edgeloop's devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import chi2
+
+from benchmarks.figure_page import FigurePage
+from benchmarks.judge.machine.share_interval import share_interval
+from benchmarks.judge.traffic.arms import SCENARIOS, Judged
+from benchmarks.judge.traffic.incidents import AT_S
+from benchmarks.judge.traffic.judged_page import LEAST_SEEDS, change
+from benchmarks.judge.traffic.street_judge import GONE_S, RUNS, StreetRun
+from schemas.profile_file import find_profile
+from schemas.verticals.traffic.discharge_watch import WINDOW_S
+
+ACTION = "report_incident"
+WEEK_H = 168.0
+FIRST_S = 60
+"""Seconds until a device has its first window."""
+LIMITS_S = (180, 900)
+"""Three windows of the profile, and three of the watch without a model."""
+
+
+def write_streets(page: FigurePage, runs: Sequence[StreetRun], direct: Sequence[Judged]) -> None:
+    """Devices in SUMO: delay beside the parts driven directly and SUMO's control; incidents; plans."""
+    if not runs:
+        page.say("SUMO's signals as devices: not measured.")
+        return
+    _write_delays(page, [r for r in runs if r.what == "local"], direct)
+    _write_incidents(page, runs)
+    _write_withdrawn(page, runs)
+
+
+def _write_delays(page: FigurePage, local: Sequence[StreetRun], direct: Sequence[Judged]) -> None:
+    page.lines += ["", "### SUMO's signals as devices"]
+    windows = sum(r.counts["windows"] for r in local)
+    lost = {n: sum(r.counts.get(n, 0) for r in local) for n in ("fail_safe", "function_late", "stuck")}
+    page.say(
+        f"Each signal is a device of profile `traffic` in lock step with SUMO: {windows:,} windows decided, "
+        f"by the fail-safe {lost['fail_safe']}, decisions that came too late {lost['function_late']}, "
+        f"samples of stuck channels {lost['stuck']}. Mean delay a vehicle, beside the parts driven directly "
+        "and SUMO's actuated control on the same seeds. *Same choice*: of all windows, and in brackets of "
+        "those in which the parts would leave the green phase, the share in which the device chose what they "
+        "would choose from the same second."
+    )
+    rows = []
+    for net in SCENARIOS:
+        mine = {r.seed: r for r in local if r.net == net}
+        arms = {
+            arm: {j.seed: j.delay_s for j in direct if (j.net, j.arm) == (net, arm) and j.seed in mine}
+            for arm in ("local", "actuated")
+        }
+        seeds = sorted(mine.keys() & arms["local"].keys() & arms["actuated"].keys())
+        if not seeds:
+            continue
+        ours = np.array([mine[s].delay_s for s in seeds])
+        cells = [f"{ours.mean():.1f} ({ours.min():.1f} to {ours.max():.1f})"]
+        for arm in ("local", "actuated"):
+            theirs = np.array([arms[arm][s] for s in seeds])
+            value, low, high = change(ours, theirs)
+            shown = f" ({low:+.1%} to {high:+.1%})" if len(seeds) >= LEAST_SEEDS else ""
+            each = ", ".join(f"{v:+.0%}" for v in ours / theirs - 1)
+            cells += [f"{theirs.mean():.1f}", f"{value:+.1%}{shown or f' ({each})'}"]
+        counts = {
+            n: sum(mine[s].counts[n] for s in seeds)
+            for n in ("windows", "same_choice", "changes", "same_change")
+        }
+        same, changed = counts["same_choice"] / counts["windows"], counts["same_change"] / counts["changes"]
+        rows.append([net, str(len(seeds)), *cells, f"{same:.1%} ({changed:.1%})"])
+    heads = [
+        "",
+        "seeds",
+        "devices, s",
+        "parts, s",
+        "devices against parts",
+        "actuated, s",
+        "against actuated",
+    ]
+    page.table([*heads, "same choice"], rows)
+
+
+def _write_incidents(page: FigurePage, runs: Sequence[StreetRun]) -> None:
+    struck = [r for r in runs if r.what == "incident"]
+    if not struck:
+        return
+    rule = next(rule for rule in find_profile("traffic").decision.rules if rule.action == ACTION)
+    page.lines += ["", "### Incidents, by the device's own rule"]
+    page.say(
+        f"A lane of a through phase is blocked at second {AT_S}. *Model*: the rule `{ACTION}` on the score "
+        f"of the shipped graph (from {rule.enter:g}, for {rule.after_windows} windows). *Watch*: "
+        f"`discharge_watch`, without a model, over {WINDOW_S} s. A false alarm is one of another "
+        "intersection, or before the incident; all hours without an incident count, those of the runs above "
+        "too. Weekly rates with exact 95 % intervals of a Poisson count."
+    )
+    rows, totals = [], {"model": (0, 0.0), "watch": (0, 0.0)}
+    for net in (*SCENARIOS, "all"):
+        mine = [r for r in runs if net in (r.net, "all") and r.what in ("incident", "local")]
+        hit = [r for r in mine if r.what == "incident"]
+        if not hit:
+            continue
+        for who in totals:
+            found = [_found(r, who) for r in hit]
+            cells = []
+            for limit in LIMITS_S:
+                known = sum(d is not None and d <= limit for d in found)
+                share = f" {share_interval(known, len(hit)).text}" if net == "all" else ""
+                cells.append(f"{known} of {len(hit)}{share}")
+            delays = [d for d in found if d is not None]
+            cells.append(", ".join(f"{d:.0f}" for d in sorted(delays)) if net != "all" else "")
+            false, hours = sum(_false(r, who) for r in mine), sum(_hours(r) for r in mine)
+            rows.append([net, who, *cells, f"{false} in {hours:.0f}", _weekly(false, hours)])
+    heads = ["", "by", *(f"within {limit} s" for limit in LIMITS_S), "seconds"]
+    page.table([*heads, "false, in intersection-hours", "a week"], rows)
+
+
+def _alarms(run: StreetRun, who: str) -> list[tuple[str, int]]:
+    if who == "watch":
+        return [(name, second) for name, second in run.watched]
+    return [(name, second) for name, second, action in run.alarms if action == ACTION]
+
+
+def _found(run: StreetRun, who: str) -> float | None:
+    """Seconds from the incident to its intersection's alarm."""
+    right = [second - AT_S for name, second in _alarms(run, who) if name == run.hit and second >= AT_S]
+    return min(right) if right else None
+
+
+def _false(run: StreetRun, who: str) -> int:
+    return sum(name != run.hit or second < AT_S for name, second in _alarms(run, who))
+
+
+def _hours(run: StreetRun) -> float:
+    """Intersection-hours in which an alarm would have been false."""
+    whole_s = RUNS[run.what] - FIRST_S
+    free_s = run.signals * whole_s - (RUNS[run.what] - AT_S if run.hit else 0)
+    return free_s / 3600
+
+
+def _weekly(count: int, hours: float) -> str:
+    """A rate a week and its interval."""
+    low = chi2.ppf(0.025, 2 * count) / 2 if count else 0.0
+    high = chi2.ppf(0.975, 2 * count + 2) / 2
+    rate, least, most = (value * WEEK_H / hours for value in (count, low, high))
+    return f"{rate:.1f} ({least:.1f} to {most:.1f})"
+
+
+def _write_withdrawn(page: FigurePage, runs: Sequence[StreetRun]) -> None:
+    base = {(r.net, r.seed): r for r in runs if r.what == "local, 90 min"}
+    kinds = [what for what in RUNS if what.startswith("plan")]
+    tried = [r for r in runs if r.what in kinds and (r.net, r.seed) in base]
+    if not tried:
+        return
+    page.lines += ["", "### A plan that is gone for an hour"]
+    begin, end = GONE_S
+    page.say(
+        "The refused plans in force on the devices, as parameters of a configuration, for 90 minutes; and "
+        f"withdrawn from second {begin} to {end}. Change of the mean delay against the devices without a "
+        "plan on the same seeds, seed by seed."
+    )
+    nets = [net for net in SCENARIOS if any(r.net == net for r in tried)]
+    rows = []
+    for what in kinds:
+        cells = []
+        for net in nets:
+            mine = sorted((r.seed, r.delay_s) for r in tried if (r.net, r.what) == (net, what))
+            each = [f"{delay / base[net, seed].delay_s - 1:+.1%}" for seed, delay in mine]
+            cells.append(", ".join(each) or "not run")
+        rows.append([what, *cells])
+    page.table(["", *nets], rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -42,9 +42,13 @@ def test_the_choice_is_that_for_all_vehicles_on_all_lanes(tmp_path_factory, lane
         for part, count in zip(detected(name), each, strict=True)
     }
     assert [p.saturation for p in own.junction.phases] == [LANE_SATURATION * n for n in lanes]
-    choice, _ = SignalDecision(own, 2.0, "UTC").decide(features, AT, {}, None)
-    view = SignalView(0, 0.0, (0.0, 0.0, 0.0, 0.0))
-    assert choice == next_phase(own.junction, view, counts, AT.timestamp(), None, 2.0)
+    decision = SignalDecision(own, 2.0, "UTC")
+    empty = dict.fromkeys(features, 1.0)
+    _, state = decision.decide(empty, AT, {}, None)
+    later = AT + timedelta(seconds=10)
+    choice, _ = decision.decide(features, later, {}, state)
+    view = SignalView(0, 10.0, (0.0, 10.0, 10.0, 10.0))
+    assert choice == next_phase(own.junction, view, counts, later.timestamp(), None, 2.0)
 
 
 def test_what_nobody_names_is_as_shipped(tmp_path):

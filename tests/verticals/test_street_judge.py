@@ -147,7 +147,7 @@ def run_of(what, alarms=(), hit="", seed=1):
 
 def rows_of(runs):
     page = FigurePage()
-    write_streets(page, runs, [])
+    write_streets(page, runs, [], {})
     return [line.split(" | ") for line in page.lines if line.startswith("| ")]
 
 

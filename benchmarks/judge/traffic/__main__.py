@@ -34,6 +34,7 @@ from benchmarks.judge.traffic.street_judge import (
     street_version,
     wanted_streets,
 )
+from benchmarks.judge.traffic.street_learnt import known_learnt, measure_learnt
 from benchmarks.judge.traffic.street_page import write_streets
 from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
 from edge_producer.bundle import load_bundle
@@ -44,7 +45,7 @@ FIRST_SEED = 11
 """Seed 1 was looked at while the control was made; it is not judged."""
 PLANNING = ("cyclic_profiles", "plan_search", "plan_trial")
 HOURS_JOURNAL = "next-hours.jsonl"
-FEATURES = "street-features.json"
+FEATURES, LEARNT = "street-features.json", "street-learnt.json"
 ROOT = Path(__file__).parent.parent.parent.parent
 PRODUCT = ("schemas/verticals/traffic/*", *(f"model_service/verticals/traffic/{n}" for n in PLANNING))
 JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
@@ -98,7 +99,9 @@ def _measure(given: argparse.Namespace, version: str, names: list[str]) -> None:
         judge.model_delay(name)
     streets, every = given.work / STREETS, wanted_streets(given.first, given.streets, names, list(RUNS))
     measure_streets(judge, streets, every, given.most)
-    measure_features(judge, given.work / FEATURES, known_streets(streets, street_version()))
+    driven = known_streets(streets, street_version())
+    measure_features(judge, given.work / FEATURES, driven)
+    measure_learnt(judge, given.work / LEARNT, driven)
     seeds = range(given.first, given.first + given.refused)
     refused_plans(judge, given.work / REFUSED, seeds, names, version, given.most)
     measure_hours(given.work / HOURS_JOURNAL, given.hours, given.most)
@@ -110,7 +113,8 @@ def _shown(given: argparse.Namespace, version: str, names: list[str]) -> int:
     write_arms(page, results, known_values(given.work, names, "plans", version))
     write_refused(page, known_arms(given.work / REFUSED, version), results)
     write_disagreement(page, results, known_values(given.work, names, "model", version))
-    write_streets(page, known_streets(given.work / STREETS, street_version()), results)
+    driven = known_streets(given.work / STREETS, street_version())
+    write_streets(page, driven, results, known_learnt(given.work / LEARNT))
     if (given.work / FEATURES).is_file():
         write_features(page, json.loads((given.work / FEATURES).read_text(encoding="utf-8")))
     if runs := known_incidents(given.work / "incidents.jsonl", version):

@@ -137,7 +137,7 @@ def compare_features(judge: TrafficJudge, runs: Sequence[StreetRun]) -> dict[str
         struck[source] = [
             (_hit_of(judge, r), _during(kept_rows(judge.net(r.net).folder, r)[r.hit].astype(np.float64)))
             for r in runs
-            if r.what == "incident" and SCENARIOS[r.net][0] == kind
+            if r.what == "closed" and SCENARIOS[r.net][0] == kind
         ]
     return {
         source: _described(rows[rows[:, 0] >= SETTLED_S], struck[source]) for source, rows in healthy.items()
@@ -163,7 +163,7 @@ def _numbers(usual: Array, moved: Array) -> list[float]:
 def measure_features(judge: TrafficJudge, path: Path, runs: Sequence[StreetRun]) -> None:
     """Compute the table of what was run, into a file."""
     kinds = {(SCENARIOS[r.net][0], r.what) for r in runs}
-    if {(kind, what) for kind in ("grid", "arterial") for what in ("local", "incident")} <= kinds:
+    if {(kind, what) for kind in ("grid", "arterial") for what in ("local", "closed")} <= kinds:
         path.write_text(json.dumps(compare_features(judge, runs)))
 
 
@@ -173,10 +173,9 @@ def write_features(page: FigurePage, found: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{source}: {found[source]['incidents']}" for source in SOURCES)
     page.say(
         "Healthy windows of a minute: median and middle 90 %. Then the median in windows of an intersection "
-        "with a blocked lane, from five minutes on, less the healthy median, in standard deviations of "
-        "healthy windows of the same source: of the street and the approach that are hit, and the left turns "
-        f"beside them. Afternoon and peak together. Incidents: {counts}. The generator blocks the one lane "
-        "of an approach; so does the grid; on the arterial it is one of two, or a side street's only one."
+        "one approach of which is closed, from five minutes on, less the healthy median, in standard "
+        "deviations of healthy windows of the same source: of the street and the approach that are hit, and "
+        f"the left turns beside them. Afternoon and peak together. Closed approaches: {counts}."
     )
     rows = []
     for label in (*(quantity.label for quantity in QUANTITIES), SCORE):
@@ -184,5 +183,5 @@ def write_features(page: FigurePage, found: Mapping[str, Any]) -> None:
         cells = [f"{n[0]:.3g} ({n[1]:.3g} to {n[2]:.3g})" for n in usual]
         cells += [f"{(n[4] - n[0]) / n[3]:+.1f}" if n[3] else "-" for n in usual]
         rows.append([label, *cells])
-    heads = [f"{source}, healthy" for source in SOURCES] + [f"{source}: blocked" for source in SOURCES]
+    heads = [f"{source}, healthy" for source in SOURCES] + [f"{source}: closed" for source in SOURCES]
     page.table(["of a window", *heads], rows)

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.judge.traffic.arms import SCENARIOS, TrafficJudge
 from benchmarks.judge.traffic.incidents import AT_S, FOR_S
 from benchmarks.judge.traffic.road_demand import arterial_pairs, grid_pairs, write_trips
-from benchmarks.judge.traffic.road_nets import ARTERIAL_X
+from benchmarks.judge.traffic.road_nets import ARTERIAL_X, Signal
 from benchmarks.judge.traffic.street_devices import StreetDevices, StreetRecord
 from benchmarks.judge.traffic.street_source import lane_table, sumo_street
 from benchmarks.judge.traffic.sumo_run import Plans, _lost
@@ -33,11 +33,14 @@ JOURNAL = "street-runs.jsonl"
 RUNS = {
     "local": 3600,
     "incident": 3000,
+    "closed": 3000,
     "local, 90 min": 5400,
     "plan": 5400,
     "plan, withdrawn for an hour": 5400,
 }
 """Seconds of each kind of run."""
+INCIDENTS = ("incident", "closed")
+"""A vehicle stands on one lane of an approach; or on each of its lanes, so that nobody drives around it."""
 PLANNED = ("plan", "plan, withdrawn for an hour")
 GONE_S = (900, 4500)
 """Without its plan for an hour."""
@@ -65,7 +68,7 @@ class StreetRun:
     Attributes:
         what: Key of ``RUNS``.
         hit: Signal with a blocked lane; empty: none.
-        lanes: Of its approach.
+        lanes: Of the phase and its approach.
         alarms: Signal, second and action of each alert of a device.
         watched: Signal and second at which the watch without a model began to alarm.
         counts: Of source, windows, functions and actuator.
@@ -106,13 +109,19 @@ def blocked_lane(judge: TrafficJudge, name: str, seed: int) -> BlockedLane:
     return BlockedLane(where, lane, sum(each.rpartition("_")[0] == edge for each in of_phase))
 
 
+def _lanes_of_edge(signal: Signal, lane: str) -> list[str]:
+    """Every lane of the approach, its bay for left turns among them."""
+    edge = lane.rpartition("_")[0]
+    return sorted({each for lanes in signal.lanes for each in lanes if each.rpartition("_")[0] == edge})
+
+
 def street_run(judge: TrafficJudge, name: str, what: str, seed: int) -> StreetRun:
     """One run; features of every window go to a file beside the network."""
     net, city, seconds = judge.net(name), judge.city(name), RUNS[what]
     start = PEAK if name.endswith("peak") else AFTERNOON
-    hit = blocked_lane(judge, name, seed) if what == "incident" else None
+    hit = blocked_lane(judge, name, seed) if what in INCIDENTS else None
     number = seed + INCIDENT_SEEDS if hit else seed
-    label = f"street-{what.replace(' ', '-')}-{number}"
+    label = _label(what, number)
     kind, scale = SCENARIOS[name]
     trips = net.folder / f"{label}.rou.xml"
     write_trips(
@@ -120,14 +129,18 @@ def street_run(judge: TrafficJudge, name: str, what: str, seed: int) -> StreetRu
     )
     request = judge.request(name, trips, number, seconds, None)
     if hit is not None:
-        blocked = [{"at_s": AT_S, "lane": hit.lane, "pos": 20.0, "for_s": FOR_S}]
-        request = replace(request, blocked=blocked)
+        lanes = [hit.lane] if what == "incident" else _lanes_of_edge(net.signals[hit.signal], hit.lane)
+        # SUMO is told one a second.
+        stands = {"pos": 20.0, "for_s": FOR_S}
+        request = replace(
+            request, blocked=[{"at_s": AT_S + k, "lane": lane, **stands} for k, lane in enumerate(lanes)]
+        )
     profile, out = find_profile(PROFILE), net.folder / f"{label}.out.xml"
     plans = judge.planned(name).plans if what in PLANNED else {}
     parameters = _parameters(plans, start, withdrawn=what != "plan")
-    lanes = net.folder / "lanes.json"
-    lanes.write_text(json.dumps(lane_table(net.signals)))
-    os.environ[LANES] = str(lanes)
+    table = net.folder / "lanes.json"
+    table.write_text(json.dumps(lane_table(net.signals)))
+    os.environ[LANES] = str(table)
     with sumo_street(request, out) as street:
         model = load_predictor(profile)
         devices = StreetDevices(street, net.signals, city.fixed, profile, model, start, parameters)
@@ -151,6 +164,11 @@ def street_run(judge: TrafficJudge, name: str, what: str, seed: int) -> StreetRu
     )
 
 
+def _label(what: str, number: int) -> str:
+    """Name of a run's files; without commas, at which SUMO splits."""
+    return f"street-{what.replace(',', '').replace(' ', '-')}-{number}"
+
+
 def _keep(path: Path, record: StreetRecord) -> None:
     """Rows of second, score and features, by signal."""
     np.savez_compressed(path, **{name: np.array(rows) for name, rows in record.features.items()})
@@ -159,7 +177,7 @@ def _keep(path: Path, record: StreetRecord) -> None:
 def kept_rows(folder: Path, run: StreetRun) -> Mapping[str, np.ndarray]:
     """What was kept of a run."""
     number = run.seed + INCIDENT_SEEDS if run.hit else run.seed
-    with np.load(folder / f"street-{run.what.replace(' ', '-')}-{number}.npz") as found:
+    with np.load(folder / f"{_label(run.what, number)}.npz") as found:
         return dict(found)
 
 

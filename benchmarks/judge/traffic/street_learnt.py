@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.judge.traffic.arms import SCENARIOS, TrafficJudge
-from benchmarks.judge.traffic.street_judge import AFTERNOON, PROFILE, StreetRun, kept_rows
+from benchmarks.judge.traffic.street_judge import AFTERNOON, INCIDENTS, PROFILE, StreetRun, kept_rows
 from edge_producer.bundle import load_bundle
 from edge_producer.decider import Decider
 from model_service.models.adapt import RegimeRows, adapt
@@ -73,7 +73,7 @@ def measure_learnt(judge: TrafficJudge, path: Path, runs: Sequence[StreetRun]) -
         model = street_model(judge, [r for r in local if r.seed == first], kind)
         for run in runs:
             used = run.what == "local" and run.seed == first
-            if SCENARIOS[run.net][0] == kind and run.what in ("local", "incident") and not used:
+            if SCENARIOS[run.net][0] == kind and run.what in ("local", *INCIDENTS) and not used:
                 rows = kept_rows(judge.net(run.net).folder, run)
                 lines.append([[run.net, run.what, run.seed], rule_alarms(rows, model)])
     path.write_text(json.dumps(lines))

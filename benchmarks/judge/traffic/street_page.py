@@ -12,7 +12,7 @@ from benchmarks.judge.machine.share_interval import share_interval
 from benchmarks.judge.traffic.arms import SCENARIOS, Judged
 from benchmarks.judge.traffic.incidents import AT_S
 from benchmarks.judge.traffic.judged_page import LEAST_SEEDS, change
-from benchmarks.judge.traffic.street_judge import GONE_S, RUNS, StreetRun
+from benchmarks.judge.traffic.street_judge import GONE_S, INCIDENTS, RUNS, StreetRun
 from benchmarks.judge.traffic.street_learnt import Key
 from schemas.profile_file import find_profile
 from schemas.verticals.traffic.discharge_watch import WINDOW_S
@@ -90,13 +90,15 @@ def _write_delays(page: FigurePage, local: Sequence[StreetRun], direct: Sequence
 
 
 def _write_incidents(page: FigurePage, runs: Sequence[StreetRun], learnt: Alarms) -> None:
-    struck = [r for r in runs if r.what == "incident"]
+    struck = [what for what in INCIDENTS if any(r.what == what for r in runs)]
     if not struck:
         return
     rule = next(rule for rule in find_profile("traffic").decision.rules if rule.action == ACTION)
     page.lines += ["", "### Incidents, by the device's own rule"]
     page.say(
-        f"A lane of a through phase is blocked at second {AT_S}. *Model*: the rule `{ACTION}` on the score "
+        f"From second {AT_S} on a vehicle stands on a lane of a through phase, 40 m before the stop line "
+        "(*lane*; others drive around it over the bay for left turns or the second lane), or on each lane of "
+        "the approach (*closed*). *Model*: the rule `{ACTION}` on the score "
         f"of the shipped graph (from {rule.enter:g}, for {rule.after_windows} windows). *Moved model*: the "
         "same after the loop's own arithmetic has moved the score to the healthy hours of the first seed of "
         "that network, no gate asked; all other runs are judged. *Watch*: "
@@ -106,10 +108,11 @@ def _write_incidents(page: FigurePage, runs: Sequence[StreetRun], learnt: Alarms
     )
     rows = []
     for net in (*SCENARIOS, "all"):
-        mine = [r for r in runs if net in (r.net, "all") and r.what in ("incident", "local")]
-        if any(r.what == "incident" for r in mine):
+        mine = [r for r in runs if net in (r.net, "all") and r.what in (*INCIDENTS, "local")]
+        if any(r.hit for r in mine):
             rows += [_cells(net, who, mine, learnt) for who in (MODEL, MOVED, WATCH)]
-    heads = ["", "by", *(f"within {limit} s" for limit in LIMITS_S), "seconds"]
+    kinds = {"incident": "lane", "closed": "closed"}
+    heads = ["", "by", *(f"{kinds[what]}: within {limit} s" for what in INCIDENTS for limit in LIMITS_S)]
     page.table([*heads, "false, in intersection-hours", "a week"], rows)
 
 
@@ -117,15 +120,13 @@ def _cells(net: str, who: str, runs: Sequence[StreetRun], learnt: Alarms) -> lis
     """One row: incidents alarmed in time, when, and false alarms."""
     judged = {_key(r): _alarms(r, who, learnt) for r in runs if who != MOVED or _key(r) in learnt}
     mine = [r for r in runs if _key(r) in judged]
-    hit = [r for r in mine if r.what == "incident"]
-    found = [_found(r, judged[_key(r)]) for r in hit]
     cells = []
-    for limit in LIMITS_S:
-        known = sum(d is not None and d <= limit for d in found)
-        share = f" {share_interval(known, len(hit)).text}" if net == "all" else ""
-        cells.append(f"{known} of {len(hit)}{share}")
-    delays = sorted(d for d in found if d is not None)
-    cells.append(", ".join(f"{d:.0f}" for d in delays) if net != "all" else "")
+    for what in INCIDENTS:
+        found = [_found(r, judged[_key(r)]) for r in mine if r.what == what]
+        for limit in LIMITS_S:
+            known = sum(d is not None and d <= limit for d in found)
+            share = f" {share_interval(known, len(found)).text}" if net == "all" and found else ""
+            cells.append(f"{known} of {len(found)}{share}")
     false, hours = sum(_false(r, judged[_key(r)]) for r in mine), sum(map(_hours, mine))
     return [net, who, *cells, f"{false} in {hours:.0f}", _weekly(false, hours) if hours else "-"]
 

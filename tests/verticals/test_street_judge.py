@@ -160,13 +160,18 @@ def test_an_alarm_counts_for_the_intersection_that_is_hit_and_from_the_incident_
     ]
     model = next(row for row in rows_of(runs) if row[0] == "| grid" and row[1] == "model")
     assert model[2:6] == ["1 of 3", "2 of 3", "0 of 0", "0 of 0"]
-    hours = (3 * (3 * (3000 - 60) + AT_S - 60) + 4 * (3600 - 60)) / 3600
-    assert model[6] == f"4 in {hours:.0f}"
-    assert model[7].startswith(f"{4 * 168 / hours:.1f} (")
+    hours = (3 * 4 * (AT_S - 60) + 4 * (3600 - 60)) / 3600
+    assert model[6] == f"2 in {hours:.0f}"
+    assert model[7].startswith(f"{2 * 168 / hours:.1f} (")
+    assert model[8] == f"2 in {3 * 3 * 1800 / 3600:.0f} |"
     closed = run_of("closed", [("a", AT_S + 170)], "a")
     assert (
         next(row for row in rows_of([closed]) if row[0] == "| grid")[2:6] == ["0 of 0"] * 2 + ["1 of 1"] * 2
     )
+    twice = [run_of(what, [("b", AT_S - 5)], "a") for what in ("incident", "closed")]
+    assert next(row for row in rows_of(twice) if row[0] == "| grid")[6].startswith(
+        "1 in "
+    )  # they begin alike
     other = run_of("incident", [("other", AT_S + 7)], "a")
     assert next(row for row in rows_of([other]) if row[0] == "| grid")[2:4] == ["0 of 1", "0 of 1"]
 
@@ -174,6 +179,6 @@ def test_an_alarm_counts_for_the_intersection_that_is_hit_and_from_the_incident_
 def test_no_false_alarm_still_has_an_upper_bound_of_three_in_the_hours_watched():
     row = next(row for row in rows_of([run_of("incident", [], "a"), run_of("local")]) if row[0] == "| grid")
     hours = float(row[6].removeprefix("0 in "))
-    low, high = (float(n) for n in row[7].removeprefix("0.0 (").removesuffix(") |").split(" to "))
+    low, high = (float(n) for n in row[7].removeprefix("0.0 (").removesuffix(")").split(" to "))
     assert low == 0
     assert high == pytest.approx(3.69 * 168 / hours, rel=0.05)  # 97.5 % of a Poisson count

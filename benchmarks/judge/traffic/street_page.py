@@ -102,9 +102,10 @@ def _write_incidents(page: FigurePage, runs: Sequence[StreetRun], learnt: Alarms
         f"of the shipped graph (from {rule.enter:g}, for {rule.after_windows} windows). *Moved model*: the "
         "same after the loop's own arithmetic has moved the score to the healthy hours of the first seed of "
         "that network, no gate asked; all other runs are judged. *Watch*: "
-        f"`discharge_watch`, without a model, over {WINDOW_S} s. A false alarm is one of another "
-        "intersection, or before the incident; all hours without an incident count, those of the runs above "
-        "too. Weekly rates with exact 95 % intervals of a Poisson count."
+        f"`discharge_watch`, without a model, over {WINDOW_S} s. False "
+        "alarms: of all intersections while nothing is blocked anywhere, in these runs and in those above; "
+        "weekly rates with exact 95 % intervals of a Poisson count. *Elsewhere*: alarms of other "
+        "intersections while one is blocked, whose queues may reach them."
     )
     rows = []
     for net in (*SCENARIOS, "all"):
@@ -113,7 +114,7 @@ def _write_incidents(page: FigurePage, runs: Sequence[StreetRun], learnt: Alarms
             rows += [_cells(net, who, mine, learnt) for who in (MODEL, MOVED, WATCH)]
     kinds = {"incident": "lane", "closed": "closed"}
     heads = ["", "by", *(f"{kinds[what]}: within {limit} s" for what in INCIDENTS for limit in LIMITS_S)]
-    page.table([*heads, "false, in intersection-hours", "a week"], rows)
+    page.table([*heads, "false, in intersection-hours", "a week", "elsewhere, in hours"], rows)
 
 
 def _cells(net: str, who: str, runs: Sequence[StreetRun], learnt: Alarms) -> list[str]:
@@ -127,8 +128,25 @@ def _cells(net: str, who: str, runs: Sequence[StreetRun], learnt: Alarms) -> lis
             known = sum(d is not None and d <= limit for d in found)
             share = f" {share_interval(known, len(found)).text}" if net == "all" and found else ""
             cells.append(f"{known} of {len(found)}{share}")
-    false, hours = sum(_false(r, judged[_key(r)]) for r in mine), sum(map(_hours, mine))
-    return [net, who, *cells, f"{false} in {hours:.0f}", _weekly(false, hours) if hours else "-"]
+    free = _free(mine)
+    false = sum(second < _free_s(r) for r in free for _, second in judged[_key(r)])
+    hours = sum(r.signals * (_free_s(r) - FIRST_S) for r in free) / 3600
+    hit = [r for r in mine if r.hit]
+    near = sum(_elsewhere(r, judged[_key(r)]) for r in hit)
+    during = sum((r.signals - 1) * (RUNS[r.what] - AT_S) for r in hit) / 3600
+    cells += [f"{false} in {hours:.0f}", _weekly(false, hours) if hours else "-"]
+    return [net, who, *cells, f"{near} in {during:.0f}"]
+
+
+def _free(runs: Sequence[StreetRun]) -> list[StreetRun]:
+    """Runs whose hours without an incident count: of two that begin alike, until the incident, one."""
+    found = {(r.net, r.seed, bool(r.hit)): r for r in reversed(runs)}
+    return list(found.values())
+
+
+def _free_s(run: StreetRun) -> int:
+    """Seconds of a run without an incident anywhere."""
+    return AT_S if run.hit else RUNS[run.what]
 
 
 def _alarms(run: StreetRun, who: str, learnt: Alarms) -> Sequence[tuple[str, int]]:
@@ -149,15 +167,9 @@ def _found(run: StreetRun, alarms: Sequence[tuple[str, int]]) -> float | None:
     return min(right) if right else None
 
 
-def _false(run: StreetRun, alarms: Sequence[tuple[str, int]]) -> int:
-    return sum(name != run.hit or second < AT_S for name, second in alarms)
-
-
-def _hours(run: StreetRun) -> float:
-    """Intersection-hours in which an alarm would have been false."""
-    whole_s = RUNS[run.what] - FIRST_S
-    free_s = run.signals * whole_s - (RUNS[run.what] - AT_S if run.hit else 0)
-    return free_s / 3600
+def _elsewhere(run: StreetRun, alarms: Sequence[tuple[str, int]]) -> int:
+    """Alarms of other intersections from the incident on."""
+    return sum(name != run.hit and second >= AT_S for name, second in alarms)
 
 
 def _weekly(count: int, hours: float) -> str:

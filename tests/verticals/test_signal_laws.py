@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_producer.verticals.traffic.intersection_lanes import lanes_of
 from edge_producer.verticals.traffic.signal_decision import SignalDecision
 from schemas.verticals.traffic.junction import Junction, Phase
 from schemas.verticals.traffic.late_orders import LateOrders
@@ -236,7 +237,7 @@ def test_a_plan_table_comes_back_from_its_parameters_and_is_read_by_local_hour()
 
 @given(st.lists(COUNTS, min_size=2, max_size=80))
 def test_the_decision_and_the_signal_agree_on_what_is_green(readings):
-    decision = SignalDecision(JUNCTION, 2.0, "UTC")
+    decision = SignalDecision(lanes_of("x", {}), 2.0, "UTC")
     begin, state, choice = datetime(2026, 3, 2, tzinfo=UTC), None, None
     head = SignalHead(JUNCTION, begin.timestamp())
     for second in range(2 * len(readings)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,17 @@ from benchmarks.judge.traffic.next_hours import known_hours, measure_hours, writ
 from benchmarks.judge.traffic.refused_plans import JOURNAL as REFUSED
 from benchmarks.judge.traffic.refused_plans import refused_plans, write_refused
 from benchmarks.judge.traffic.slow_link import write_slow_link
+from benchmarks.judge.traffic.street_features import measure_features, write_features
+from benchmarks.judge.traffic.street_judge import JOURNAL as STREETS
+from benchmarks.judge.traffic.street_judge import (
+    RUNS,
+    known_streets,
+    measure_streets,
+    street_version,
+    wanted_streets,
+)
+from benchmarks.judge.traffic.street_learnt import known_learnt, measure_learnt
+from benchmarks.judge.traffic.street_page import write_streets
 from benchmarks.judge.traffic.volumes import FILE, judged, read_volumes
 from edge_producer.bundle import load_bundle
 from schemas.profile_file import find_profile
@@ -33,6 +45,7 @@ FIRST_SEED = 11
 """Seed 1 was looked at while the control was made; it is not judged."""
 PLANNING = ("cyclic_profiles", "plan_search", "plan_trial")
 HOURS_JOURNAL = "next-hours.jsonl"
+FEATURES, LEARNT = "street-features.json", "street-learnt.json"
 ROOT = Path(__file__).parent.parent.parent.parent
 PRODUCT = ("schemas/verticals/traffic/*", *(f"model_service/verticals/traffic/{n}" for n in PLANNING))
 JUDGING = ("arms", "incidents", "road_demand", "road_nets", "site_survey", "sumo_process", "sumo_run")
@@ -54,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--first", type=int, default=FIRST_SEED, help="seed; several processes may share the work"
     )
+    parser.add_argument("--streets", type=int, default=3, help="seeds whose signals are devices")
     parser.add_argument("--incidents", type=int, default=6, help="runs with an incident, of each network")
     parser.add_argument("--refused", type=int, default=6, help="seeds with a refused plan in force")
     parser.add_argument("--hours", type=int, default=4, help="simulated intersections for the forecast")
@@ -83,6 +97,11 @@ def _measure(given: argparse.Namespace, version: str, names: list[str]) -> None:
     incidents(judge, given.work / "incidents.jsonl", struck, version, given.most)
     for name in names[: given.most]:
         judge.model_delay(name)
+    streets, every = given.work / STREETS, wanted_streets(given.first, given.streets, names, list(RUNS))
+    measure_streets(judge, streets, every, given.most)
+    driven = known_streets(streets, street_version())
+    measure_features(judge, given.work / FEATURES, driven)
+    measure_learnt(judge, given.work / LEARNT, driven)
     seeds = range(given.first, given.first + given.refused)
     refused_plans(judge, given.work / REFUSED, seeds, names, version, given.most)
     measure_hours(given.work / HOURS_JOURNAL, given.hours, given.most)
@@ -94,6 +113,10 @@ def _shown(given: argparse.Namespace, version: str, names: list[str]) -> int:
     write_arms(page, results, known_values(given.work, names, "plans", version))
     write_refused(page, known_arms(given.work / REFUSED, version), results)
     write_disagreement(page, results, known_values(given.work, names, "model", version))
+    driven = known_streets(given.work / STREETS, street_version())
+    write_streets(page, driven, results, known_learnt(given.work / LEARNT))
+    if (given.work / FEATURES).is_file():
+        write_features(page, json.loads((given.work / FEATURES).read_text(encoding="utf-8")))
     if runs := known_incidents(given.work / "incidents.jsonl", version):
         write_incidents(page, runs)
     else:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from schemas.verticals.traffic.junction import Junction
+from edge_producer.verticals.traffic.intersection_lanes import IntersectionLanes
 from schemas.verticals.traffic.phase_control import PhaseChoice, SignalView, next_phase
 from schemas.verticals.traffic.plan_table import plan_in_force
 from schemas.verticals.traffic.signal_plan import infeasible
@@ -36,15 +36,15 @@ class SignalDecision:
     """Chooses phases for one intersection.
 
     Args:
-        junction: Phases and bounds.
+        lanes: Phases, bounds, and how wide they are.
         step_s: Seconds between two windows.
         time_zone: Of the plan table's hours.
         pace: Seconds of the street in one of the clock: above 1 where a profile plays it faster.
     """
 
-    def __init__(self, junction: Junction, step_s: float, time_zone: str, pace: float = 1.0) -> None:
-        self._junction, self._step_s, self._time_zone = junction, step_s * pace, time_zone
-        self._pace = pace
+    def __init__(self, lanes: IntersectionLanes, step_s: float, time_zone: str, pace: float = 1.0) -> None:
+        self._junction, self._widths = lanes.junction, lanes.widths
+        self._step_s, self._time_zone, self._pace = step_s * pace, time_zone, pace
 
     def decide(
         self,
@@ -56,8 +56,8 @@ class SignalDecision:
         """The next phase, and the state for the next window.
 
         Args:
-            features: ``queue_<phase>_queued_last``, or of its approaches: one more than wait; what is
-                missing or NaN makes the signal follow the plan as it is.
+            features: ``queue_<phase>_queued_last``, or of its approaches: one more than wait, in a phase of
+                the shipped width; what is missing or NaN makes the signal follow the plan as it is.
             event_time: UTC end of the window.
             parameters: The plan table in force; empty: none. An infeasible plan counts as none.
             state: What was returned for the window before; None at the beginning.
@@ -68,8 +68,8 @@ class SignalDecision:
         if plan is not None and infeasible(plan, self._junction):
             plan = None
         vehicles = [
-            [features.get(f"queue_{part}_queued_last", math.nan) - 1.0 for part in detected(name)]
-            for name in NAMES
+            [width * (features.get(f"queue_{part}_queued_last", math.nan) - 1.0) for part in detected(name)]
+            for name, width in zip(NAMES, self._widths, strict=True)
         ]
         view = SignalView(
             shown.phase,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_producer.deciding.decision_function import DecisionAnswer, DecisionRequest
+from edge_producer.verticals.traffic.intersection_lanes import lanes_of
 from edge_producer.verticals.traffic.signal_decision import ACTION, SignalDecision
 from schemas.profile import Profile
 from schemas.verticals.traffic.plan_table import own_faults
-from schemas.verticals.traffic.standard_junction import standard_junction
 
 
 class IntersectionPhase:
@@ -20,15 +20,19 @@ class IntersectionPhase:
     Args:
         device_id: Of the intersection.
         profile: Gives the hop, and the time zone of the plan table.
+
+    Raises:
+        ValueError: The file of lanes cannot be read, or is none.
     """
 
     def __init__(self, device_id: str, profile: Profile) -> None:
         self.device_id = device_id
-        self._junction = standard_junction()
+        lanes = lanes_of(device_id)
+        self._junction = lanes.junction
         zone = profile.calendar_zone or "UTC"
         sampling = profile.sampling
         # A sample is a second of the street: more of them a second are a street that is played faster.
-        self._decision = SignalDecision(self._junction, sampling.hop_s, zone, sampling.rate_hz)
+        self._decision = SignalDecision(lanes, sampling.hop_s, zone, sampling.rate_hz)
 
     def __call__(self, request: DecisionRequest) -> DecisionAnswer:
         """Phase and green time from the queues of the window, and the plan in force."""

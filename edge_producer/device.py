@@ -279,6 +279,7 @@ class Device:
             decision=self._decider.action if self._function is None else self._function.action,
             model_version=self._models.active.version,
             absurd=self._scorer.take_absurd(),
+            clipped={} if self._function is None else self._function.clipped,
             boots=boots,
             sensed=sensed,
         )

@@ -47,6 +47,7 @@ class DeviceUpdate:
         decision: Action in force.
         model_version: Version of the model in force.
         absurd: Largest share that each channel lost to values outside its range, where that was too much.
+        clipped: How often numbers of actions were clipped since the start, by ``action.number``.
         boots: Terms of the boots that began since the start, as far as rows of theirs may be in it.
         sensed: Every row since the last update, until it is weighed what sending all of them would take:
             that takes milliseconds, which the sensing loop has not.
@@ -67,5 +68,6 @@ class DeviceUpdate:
     decision: str
     model_version: str
     absurd: Mapping[str, float] = field(default_factory=dict)
+    clipped: Mapping[str, int] = field(default_factory=dict)
     boots: Mapping[int, BootTerms] = field(default_factory=dict)
     sensed: Sequence[Row] = ()

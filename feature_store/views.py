@@ -235,9 +235,11 @@ WITH stated AS (
         SELECT * FROM lane_gaps QUALIFY row_number() OVER (
             PARTITION BY device_id, spool_id, lane ORDER BY known_at DESC, _offset DESC, _row DESC) = 1
     ) GROUP BY device_id
-), ranges AS (
+), reported AS (
     SELECT device_id, max(absurd_share) AS absurd_share,
-        arg_max(absurd_channel, absurd_share) AS absurd_channel
+        arg_max(absurd_channel, absurd_share) AS absurd_channel,
+        max(clipped_times) AS numbers_clipped,
+        arg_max(clipped_number, clipped_times) AS clipped_number
     FROM device_states GROUP BY device_id, boot_id
     QUALIFY row_number() OVER (PARTITION BY device_id ORDER BY max(known_at) DESC) = 1
 ), known AS (SELECT DISTINCT device_id, true AS registered FROM devices)
@@ -247,10 +249,10 @@ SELECT device_id, coalesce(registered, false) AS registered,
     coalesce(quarantined_messages, 0) AS quarantined_messages,
     coalesce(time_suspect, 0) AS time_suspect, coalesce(gaps, 0) AS gaps, last_row_at,
     coalesce(missing_messages, 0) AS missing_messages, coalesce(out_of_range, 0) AS out_of_range,
-    absurd_share, absurd_channel, coalesce(context, 0) AS context
+    absurd_share, absurd_channel, coalesce(context, 0) AS context, numbers_clipped, clipped_number
 FROM known FULL JOIN stated USING (device_id) FULL JOIN landed USING (device_id)
     FULL JOIN refusals USING (device_id) FULL JOIN unheard USING (device_id)
-    LEFT JOIN ranges USING (device_id)"""
+    LEFT JOIN reported USING (device_id)"""
 
 
 def _missing_channels(profiles: Mapping[str, Profile]) -> str:

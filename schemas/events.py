@@ -100,6 +100,9 @@ class DeviceState(Event):
         absurd_channel: Channel that lost the most samples to values outside its range, if it lost more than
             the profile's ``max_absurd``; left out of the JSON where none did.
         absurd_share: That share, the largest since the report before.
+        clipped_times: How often numbers of its actions were clipped to the profile's bounds since it started;
+            left out of the JSON where none was.
+        clipped_number: ``action.number`` of the one that was clipped most.
     """
 
     device_id: Text
@@ -113,6 +116,8 @@ class DeviceState(Event):
     oldest_pending_s: float
     absurd_channel: Text | None = None
     absurd_share: Unit | None = None
+    clipped_times: Annotated[Int64, Field(ge=0)] | None = None
+    clipped_number: Text | None = None
 
 
 class Aggregate(Event):

@@ -166,6 +166,15 @@ DEVICE_STATES = _table(
         nullable=True,
     ),
     _field("absurd_share", pa.float64(), "That share, the largest since the report before.", nullable=True),
+    _field(
+        "clipped_times",
+        pa.int64(),
+        "How often numbers of its actions were clipped to the profile's bounds since it started; null: none.",
+        nullable=True,
+    ),
+    _field(
+        "clipped_number", pa.string(), "The one clipped most, as action.number; null: none.", nullable=True
+    ),
 )
 
 DEVICES = _table(

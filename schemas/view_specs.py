@@ -104,6 +104,13 @@ DATA_QUALITY = _view(
     ),
     ("absurd_channel", "VARCHAR", "That channel."),
     ("context", "BIGINT", "Landed rows that a later trigger had sent, to be looked at; in no estimate."),
+    (
+        "numbers_clipped",
+        "BIGINT",
+        "How often numbers of its actions were clipped to the profile's bounds, as its last start reported; "
+        "null: none was.",
+    ),
+    ("clipped_number", "VARCHAR", "The one clipped most, as action.number."),
 )
 
 MISSING_CHANNELS = _view(

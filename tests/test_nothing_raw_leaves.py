@@ -195,22 +195,6 @@ def leavings_of(rig: WornRig, status: object, log: str) -> Leavings:
     return left
 
 
-def told_in(left: Leavings, values: dict[str, float]) -> set[str]:
-    """Which of the values are among the numbers that left, in any width or as text."""
-    found = set()
-    for origin, numbers in left.numbers():
-        for name, value in values.items():
-            with np.errstate(over="ignore", invalid="ignore"):
-                near = np.abs(numbers[np.isfinite(numbers)] - value) <= 2e-7 * abs(value)
-            if near.any():
-                found.add(f"{name} in {origin}")
-    for origin, data in left.raw:
-        for name, value in values.items():
-            if any(struct.pack(code, value) in data for code in ("<f", "<d", ">f", ">d")):
-                found.add(f"{name} in {origin}")
-    return found
-
-
 def test_what_a_device_has_learnt_of_its_wearer_never_leaves(tmp_path, caplog):
     """In no message, no status and no log line: rows name it by a hash under the device's secret."""
     rig = WornRig(tmp_path)
@@ -228,10 +212,10 @@ def test_what_a_device_has_learnt_of_its_wearer_never_leaves(tmp_path, caplog):
     telemetry = {o for o, _ in left.columns if o.startswith("telemetry.v1")}
     assert {"telemetry.v1", "summary.v1", "books.v1", "status.json"} <= left.origins()
     assert any("heart_rate_mean" in o for o in telemetry)
-    assert told_in(left, values) == set()
+    assert left.told(values) == set()
     shown = {f"planted {k}": v for k, v in enumerate(values.values())}
     left.raw.append(("planted", json.dumps(list(values.values())).encode()))
-    assert len(told_in(left, shown)) == len(shown)  # they would be found
+    assert len(left.told(shown)) == len(shown)  # they would be found
 
 
 @pytest.mark.parametrize(

@@ -151,12 +151,25 @@ def test_the_six_steps_do_what_the_page_says(environment, cloud, plant, address,
     assert books["pending"] == 0
     wait_until(lambda: landed(cloud, "books"), 60, "its books in the lake")
     wait_until(lambda: first_model(cloud)["state"] == "published", 60, "its first model to be published")
+    assert named_in_step_6() == [f"default-{len(pushes_to(cloud, 'default')) + 1}"]
     assert cloud.json("sql", "SELECT count(*) AS n FROM quarantine") == [{"n": 0}]
 
 
 def first_model(cloud: Edgeloop) -> dict[str, Any]:
     [model] = [m for m in cloud.json("model", "list") if m["version"].startswith("pump-1.")]
     return model
+
+
+def named_in_step_6() -> list[str]:
+    """Rollouts that the last step says to resume."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split(f"\n## {JOURNEY}\n")[1].split("\n## ")[0]
+    return re.findall(r"`edgeloop rollout resume (\S+)`", text)
+
+
+def pushes_to(cloud: Edgeloop, group: str) -> list[str]:
+    """Rollouts of profiles in a group; the model's begins a minute after the device has joined."""
+    found = cloud.json("rollout", "history")
+    return [r["rollout_id"] for r in found if (r["group"], r["kind"]) == (group, "profile")]
 
 
 def landed(cloud: Edgeloop, table: str) -> int:

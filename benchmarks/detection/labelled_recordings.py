@@ -59,7 +59,7 @@ def nab_recordings(folder: Path) -> Iterator[NabRecording]:
     for path in sorted((folder / "data").rglob("*.csv")):
         if not spans.get(path.name):
             continue
-        rows = list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+        rows = _table(path)
         us = np.array([_us(row["timestamp"]) for row in rows], dtype=np.int64)
         values = np.array([[float(row["value"])] for row in rows])
         kept = _rising(us)
@@ -78,7 +78,7 @@ def nab_recordings(folder: Path) -> Iterator[NabRecording]:
 def pump_test_bed(folder: Path) -> Iterator[LabelledRecording]:
     """Runs of the pump test bed: semicolons, a column ``anomaly``; runs without one are left out."""
     for path in sorted(folder.rglob("*.csv")):
-        rows = list(csv.DictReader(path.open(encoding="utf-8", newline=""), delimiter=";"))
+        rows = _table(path, ";")
         if not rows or "anomaly" not in rows[0]:
             continue
         names = tuple(n for n in rows[0] if n not in ("datetime", "anomaly", "changepoint"))
@@ -94,7 +94,7 @@ def pump_test_bed(folder: Path) -> Iterator[LabelledRecording]:
 def cobot(folder: Path) -> Iterator[LabelledRecording]:
     """The cobot's session: currents, temperatures, speeds; protective stops and lost grips are faults."""
     for path in sorted(folder.glob("*.csv")):
-        rows = list(csv.DictReader(path.open(encoding="utf-8-sig", newline=""), delimiter=";"))
+        rows = _table(path, ";")
         wanted = ("Current", "Temperature", "Speed", "Tool")
         names = tuple(n for n in rows[0] if n and n.startswith(wanted))
         values = np.array([[_number(row[n]) for n in names] for row in rows])
@@ -104,6 +104,11 @@ def cobot(folder: Path) -> Iterator[LabelledRecording]:
         kept = _rising(us)
         channels = tuple(n.lower() for n in names)
         yield LabelledRecording("cobot", channels, us[kept], values[kept], faulty[kept], COBOT_HISTORY)
+
+
+def _table(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # with a mark of the encoding or without
+        return list(csv.DictReader(file, delimiter=delimiter))
 
 
 def _rising(us: NDArray[np.int64]) -> NDArray[np.bool_]:

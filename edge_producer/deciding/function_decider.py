@@ -101,6 +101,11 @@ class FunctionDecider:
         """Name of the action in force."""
         return self._action
 
+    @property
+    def clipped(self) -> dict[str, int]:
+        """How often each number was clipped to its bounds since the start, by ``action.number``."""
+        return dict(self._clipped.copy())
+
     def decide(
         self,
         chosen: LocalDecision,
@@ -160,7 +165,7 @@ class FunctionDecider:
             "late": counts["function_late"],
             "overruled": counts["function_overruled"],
             "states_lost": counts["function_states_lost"],
-            "clipped": dict(self._clipped.copy()),
+            "clipped": self.clipped,
             "counts": dict(self._told.copy()),
             "parameters": self._parameters.in_use,
             "problem": self.problem,

@@ -147,6 +147,7 @@ class Reporter:
     def _state(self, update: DeviceUpdate, books: DeviceBooks, at: datetime, waited_s: float) -> bytes:
         lost = self._absurd.pop(update.device_id, {})
         channel = max(lost, key=lambda name: lost[name], default=None)
+        clips = update.clipped
         state = DeviceState(
             device_id=update.device_id,
             boot_id=update.boot_id,
@@ -159,6 +160,8 @@ class Reporter:
             oldest_pending_s=waited_s,
             absurd_channel=channel,
             absurd_share=None if channel is None else lost[channel],
+            clipped_times=sum(clips.values()) or None,
+            clipped_number=max(clips, key=lambda name: clips[name], default=None),
         )
         # A cloud of an earlier release knows no such keys: they come only where there is something to say.
         return state.model_dump_json(exclude_none=True).encode()

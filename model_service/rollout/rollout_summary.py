@@ -269,8 +269,24 @@ def _while_running(
     missing = judgement.count(ProgressKind.UNREACHED, ProgressKind.DEFERRED)
     if missing and now < published + record.settings.reach_s:
         return f"waits at most {left:.0f} s for {missing} devices that have not taken the offer"
-    following = "it completes" if record.phase == record.last_phase else f"phase {record.phase + 1}"
-    return f"soaks for {left:.0f} s, then {following}" if left > 0 else f"{following} follows at once"
+    return what_follows(record.phase, record.last_phase, left)
+
+
+def what_follows(phase: int, last_phase: int, left_s: float) -> str:
+    """What comes after a phase for which nothing more has to be seen.
+
+    >>> what_follows(0, 2, 12.0)
+    'soaks for 12 s, then phase 1'
+    >>> what_follows(0, 2, 0.0)
+    'phase 1 follows at once'
+    >>> what_follows(2, 2, 0.0)
+    'it completes at once'
+    """
+    is_last = phase == last_phase
+    following = "it completes" if is_last else f"phase {phase + 1}"
+    if left_s > 0:
+        return f"soaks for {left_s:.0f} s, then {following}"
+    return f"{following} at once" if is_last else f"{following} follows at once"
 
 
 def _baseline(record: RolloutRecord) -> str:

@@ -235,7 +235,8 @@ class Trainer:
             "effective_rows": round(dataset.training_set.effective_rows, 1),
         }
         planned = replace(run, finding=finding, plan=plan, cut=cut.id, pin=pin, kind=dataset.kind)
-        if self._save(run, planned.to(RunState.BUILDING), now, "run_building", detail):
+        said = "" if run.detail.startswith(LACKS) else run.detail  # it has them now
+        if self._save(run, planned.to(RunState.BUILDING, detail=said), now, "run_building", detail):
             return True
         self._cuts.unpin(pin)  # cancelled meanwhile
         return False

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from edge_producer import DecisionAnswer
 from edge_producer.acting.action_order import ActionOrder
+from edge_producer.clock import SteadyClock
 from edge_producer.decider import Decider, LocalDecision
 from edge_producer.deciding.answer_check import LARGEST_STATE
 from edge_producer.deciding.decision_function import try_parameters, why_parameters_refused
@@ -30,10 +31,14 @@ from edge_producer.device_host import Host
 from edge_producer.device_identity import load_or_create
 from edge_producer.metering import Meters
 from edge_producer.process_parts import require_function
+from edge_producer.sending.reporter import Reporter
+from edge_producer.sending.sender import Sender
+from edge_producer.settings import EdgeSettings
 from schemas.errors import ProfileError
+from schemas.events import DeviceState, parse_event
 from schemas.profile import Profile
 from schemas.row_schemas import Reason
-from tests.edge_producer.spool_rig import START, FirstSample, bench_profile, window
+from tests.edge_producer.spool_rig import START, FirstSample, SpoolRig, bench_profile, window
 from tests.simulators.installed_jobs import install
 from tests.waiting import wait_until
 
@@ -160,6 +165,36 @@ def test_no_number_leaves_the_device_outside_its_bounds_and_each_clip_is_counted
     clips = {} if 5.0 <= seconds <= 60.0 else {"green.green_s": 1}
     assert subject.status()["clipped"] == clips
     assert subject.take_counts()["numbers_clipped"] == len(clips)
+
+
+def test_the_cloud_is_told_how_often_numbers_were_clipped_and_of_which_most(own, tmp_path):
+    """A device on another machine: nobody there sees its status."""
+    spooled = SpoolRig(tmp_path / "spool", bench_profile())
+    sender = Sender("127.0.0.1:1", "", "edge", SteadyClock())
+    limits = {"green": {**NUMBERS["green"], "offset_s": {"min": 0.0, "max": 9.0, "value": 0.0}}}
+    rig = Rig(tmp_path, profile(numbers=limits))
+    told_to = EdgeSettings(state_dir=tmp_path, profile="bench", devices=("d-1",))
+    reporter = Reporter(sender, Meters(rig.profile), rig.profile, told_to)
+
+    def told(**numbers: float) -> bytes:
+        own.answers["any"] = lambda _request: DecisionAnswer("green", numbers)
+        rig.sense(0.1)
+        reporter.note(rig.devices["d-1"].take_update())
+        [state] = reporter.states(spooled.spool, 0.0, at_once=True).values()
+        return state
+
+    def clips(state: bytes) -> tuple[int | None, str | None]:
+        event = parse_event(DeviceState, state)
+        return event.clipped_times, event.clipped_number
+
+    assert b"clipped" not in told(green_s=30)  # a cloud of 0.2.0 does not know the key
+    assert clips(told(green_s=75)) == (1, "green.green_s")
+    assert clips(told(green_s=2, offset_s=10)) == (3, "green.green_s")
+    assert clips(told(green_s=30)) == (3, "green.green_s")
+    rig.devices["d-1"] = rig.make("d-1")  # started anew
+    assert b"clipped" not in told(green_s=30)
+    sender.close()
+    spooled.close()
 
 
 def test_an_action_is_commanded_when_it_or_a_number_changes_and_only_then(own, tmp_path):

@@ -216,6 +216,20 @@ def test_a_device_that_loses_too_many_samples_to_absurd_says_which_share_and_cha
     assert found == [("d", 0.2, "vibration"), ("e", None, None)]
 
 
+def test_a_device_says_how_often_numbers_of_its_actions_were_clipped_since_it_started(lake_root):
+    lake = machine_lake(lake_root)
+    land(lake, telemetry=telemetry(device_id=["d", "e"], seq=[0, 0]))
+    reports = {
+        "boot_id": [1, 2, 2, 2],
+        "known_at": [T0 + s * SECOND for s in range(4)],
+        "clipped_times": [9, None, 2, 5],
+        "clipped_number": ["green.offset_s", None, "green.green_s", "green.cycle_s"],
+    }
+    land(lake, device_states=states(device_id=["d"] * 4, **reports))
+    asked = "SELECT device_id, numbers_clipped, clipped_number FROM data_quality ORDER BY 1"
+    assert ask(lake_root, asked) == [("d", 5, "green.cycle_s"), ("e", None, None)]
+
+
 def test_what_goes_on_with_an_incident_is_no_alarm_of_its_own_and_ends_the_one_before(lake_root):
     lake = machine_lake(lake_root)
     again = START | int(Reason.REPEATED)

@@ -59,9 +59,17 @@ def pump(**changed: dict) -> Profile:
     return Profile.model_validate(given)
 
 
+TRAINS = "[edgeloop.trainers]\nqueue = pump_extensions:QueueTrainer\n"
+
+
 @contextmanager
-def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, edit: tuple = (), more: str = ""):
-    """The example's wheel, built and installed; parts of its module replaced, or more of it appended."""
+def installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, edit: tuple = (), more: str = "", points: str = TRAINS
+):
+    """The example's wheel, built and installed; parts of its module replaced, or more of it appended.
+
+    Entry points are added with what is appended.
+    """
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=EXAMPLE, check=True, capture_output=True)
     [wheel] = folder.glob("*.whl")
@@ -74,10 +82,8 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, edit: tuple = (), m
         module.write_text(module.read_text().replace(old, new))
     if more:
         module.write_text(module.read_text() + more)
-        [points] = (folder / "site").glob("*.dist-info/entry_points.txt")
-        points.write_text(
-            points.read_text() + "\n[edgeloop.trainers]\nqueue = pump_extensions:QueueTrainer\n"
-        )
+        [listed] = (folder / "site").glob("*.dist-info/entry_points.txt")
+        listed.write_text(f"{listed.read_text()}\n{points}")
     sys.modules.pop("pump_extensions", None)
     with monkeypatch.context() as patch:
         patch.syspath_prepend(str(folder / "site"))

@@ -213,7 +213,7 @@ def test_a_run_waits_for_rows_and_then_goes_on(rig, recalibrated):
     assert made.states() == ["collecting"]
     land(made.settings.lake_root, telemetry=sent_rows(recalibrated))
     made.tick()
-    assert made.states() == ["trained"]
+    assert [(r["state"], r["detail"]) for r in made.rows()] == [("trained", "")]  # it lacks nothing now
 
 
 def test_a_run_that_waits_for_rows_says_what_it_lacks(rig, recalibrated):

@@ -7,7 +7,8 @@ float32 or float64 at any place of any bytes, in a decoded column, or written ou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,31 @@ class Leavings:
         ):
             if run >= RUN:
                 found[origin] = max(run, found.get(origin, 0))
+        return found
+
+    def told(self, values: Mapping[str, float]) -> set[str]:
+        """Which of some values are among the numbers that left, in any width or as text: name and origin."""
+        found = set()
+        for origin, numbers in self.numbers():
+            for name, value in values.items():
+                with np.errstate(over="ignore", invalid="ignore"):
+                    near = np.abs(numbers[np.isfinite(numbers)] - value) <= 2e-7 * abs(value)
+                if near.any():
+                    found.add(f"{name} in {origin}")
+        for origin, data in self.raw:
+            for name, value in values.items():
+                if any(struct.pack(code, value) in data for code in ("<f", "<d", ">f", ">d")):
+                    found.add(f"{name} in {origin}")
+        return found
+
+    def repeating(self, samples: NDArray[np.float32]) -> set[str]:
+        """Decoded columns of which half of the numbers or more are samples, or one more than one."""
+        known = np.unique(np.concatenate([samples.ravel(), samples.ravel() + np.float32(1)]))
+        found = set()
+        for origin, numbers in self.columns:
+            finite = numbers[np.isfinite(numbers)].astype(np.float32)
+            if len(finite) and np.isin(finite, known).mean() >= 0.5:
+                found.add(origin)
         return found
 
     def numbers(self) -> Iterator[tuple[str, NDArray[np.float64]]]:

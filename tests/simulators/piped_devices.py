@@ -13,7 +13,7 @@ from typing import Any
 from tests.waiting import wait_until
 
 AHEAD = 240
-"""Rows that a device may have unread before it is given more."""
+"""Windows that a device may have unsensed before it is given more."""
 
 
 class PipedDevice:
@@ -24,12 +24,15 @@ class PipedDevice:
         home: Folder for its state and its log; made here.
         python: Interpreter of its environment.
         path: ``PYTHONPATH`` of the process; empty: the package is installed there.
+        hop: Rows from one of its windows to the next.
     """
 
-    def __init__(self, join: Path, home: Path, python: str = sys.executable, path: str | None = None) -> None:
+    def __init__(
+        self, join: Path, home: Path, python: str = sys.executable, path: str | None = None, hop: int = 1
+    ) -> None:
         home.mkdir(parents=True)
         self.device, self.home = join.stem, home
-        self._given = 0
+        self._given, self._hop = 0, hop
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("EDGE", "STREAM_", "MODEL_"))}
         if path is not None:
             kept["PYTHONPATH"] = path
@@ -42,7 +45,8 @@ class PipedDevice:
 
     def give(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write rows, once what came before is nearly sensed."""
-        wait_until(lambda: self.sensed > self._given - AHEAD or self.ended, 60, f"{self.device} senses")
+        reached = self._given // self._hop - AHEAD
+        wait_until(lambda: self.sensed > reached or self.ended, 60, f"{self.device} senses")
         assert not self.ended, (self.home / "log").read_text()
         lines = [json.dumps(row) for row in rows]
         self._given += len(lines)

@@ -1,0 +1,60 @@
+"""A model from elsewhere on a whole stack: it reaches all devices, and a drift of it waits for a person.
+
+Six pumps, so that a model of their own would be trained again by itself (`test_second_profile.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from tests.model_service.given_graphs import of_features
+from tests.simulators.device_listener import own_address
+from tests.simulators.fed_site import FedSite
+from tests.test_second_profile import BASELINE_WINDOWS, HISTORY, NAMES, RECALIBRATED, Pump, quick
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900), pytest.mark.long]
+
+CENTRE, SPREAD = np.array([5.4, 21.0, 12.5]), np.array([0.043, 0.93, 0.206])
+"""What pressure, flow and current of a healthy pump are about, and by how much they vary."""
+FAR = 4.5
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FedSite]:
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
+    pumps = {name: Pump(i, start) for i, name in enumerate(NAMES)}
+    made = FedSite(tmp_path_factory.mktemp("site"), address, "pump", pumps)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_drift_of_an_imported_model_waits_until_a_person_has_another_fitted(site):
+    given = site.folder / "given.onnx"
+    given.write_bytes(of_features(centre=CENTRE, spread=SPREAD, far=FAR))
+    site.founds("pump", HISTORY, quick, starts=True, given=given)
+    imported = site.has_first_model()
+
+    site.until_watched(BASELINE_WINDOWS)
+    for name in NAMES:
+        site.machines[name].offset = RECALIBRATED
+    waiting = lambda: [r for r in site.training() if r["state"] == "waiting"]  # noqa: E731
+    site.until(waiting, "a run that waits")
+    [run] = waiting()
+    assert run["cause"] == "sensor_recalibration"
+    assert f"Model {imported} was imported" in run["says"]
+    assert [m["version"] for m in site.models()] == [imported]
+
+    site.types("drift", "ack", run["run_id"], "--retrain")
+    site.until(lambda: [m["state"] for m in site.models()] == ["published"] * 2, "a model in its place")
+    fitted = site.models()[-1]["version"]
+    assert {r["run_id"]: r["version"] for r in site.training()}[run["run_id"]] == fitted
+    site.until(lambda: site.rolled_out(fitted), "it everywhere")

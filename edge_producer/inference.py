@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
 from edge_producer.golden_vectors import golden_extras, read_golden
-from edge_producer.hour_history import HistoryLayout, HourHistory
+from edge_producer.kept_inputs import KeptInputs
 from edge_producer.missing_channels import (
     missing_channels,
     required_by_model,
@@ -31,10 +31,10 @@ from schemas.calendar_features import CALENDAR, CALENDAR_KINDS
 from schemas.errors import BundleError
 from schemas.feature_set import FEATURE_KINDS, UNITLESS_KINDS
 from schemas.history_spec import HISTORY
-from schemas.instants import to_us
 from schemas.manifest import ANY_FEATURESET, SCORE_EDGES, Manifest
 from schemas.output_names import PRIMARY
 from schemas.profile import Channel, Profile
+from schemas.recent_level import RECENT
 from schemas.score_part import ROWS
 from schemas.score_range import ROUNDING, score_excess
 
@@ -44,6 +44,7 @@ RUNTIME = f"onnxruntime {RUNTIME_VERSION}"
 KINDS = tuple(FEATURE_KINDS)
 INNER_EDGES = 15
 _OUTPUTS = ("features", "score")
+_GENERIC = ("columns", "center", "spread")
 _FAILURES = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -153,6 +154,7 @@ class OnnxPredictor:
         check_fit(bundle.manifest, profile)
         self._manifest = bundle.manifest
         self._session = OnnxSession(bundle)
+        check_inputs(self._session, bundle.manifest)
         check_golden(self._session, bundle)
         self._ends = RowEnds(bundle.manifest, profile)
         self._profile = profile
@@ -161,9 +163,7 @@ class OnnxPredictor:
         self._columns = feature_columns(profile)
         self._floors = smallest_spreads(profile)
         self._references: dict[str, DeviceReference] = {}
-        spec = profile.model.history if bundle.manifest.history else None
-        self._layout = None if spec is None else HistoryLayout.of(profile, spec)
-        self._histories: dict[str, HourHistory] = {}
+        self._kept = KeptInputs(bundle.manifest, profile)
         self._wide_channels = WideChannels(profile)
         self._bin_edges = bin_edges(bundle.manifest, profile)
 
@@ -197,9 +197,9 @@ class OnnxPredictor:
         """
         reference, ends = self._reference(device_id), self._ends
         extra = ends.inputs(at) if reference is None else self._reference_inputs(reference)
-        history = None if self._layout is None else self._history(device_id)
-        if history is not None:
-            extra = {**extra, HISTORY: history.inputs(_stated(at))}
+        kept = self._kept if self._kept.parts else None
+        if kept is not None:
+            extra = {**extra, **kept.inputs(device_id, at)}
         wide = self._wide_channels
         # A model that was trained saw values as they are; the generic one compares with the device's own.
         given = wide.moved(device_id, samples) if wide.any and self._generic else samples
@@ -209,8 +209,8 @@ class OnnxPredictor:
         learnt, missing = features[0], missing_channels(samples, self._profile.sampling.max_missing)
         if missing.any():
             if (missing & self._required).any():
-                if history is not None:
-                    history.add(features[0])
+                if kept is not None:
+                    kept.add(device_id, features[0], at)
                 return (ends.append(shown, at, ()) if ends.any else shown), None
             # The row keeps what the few samples of a missing channel say; score and reference do without.
             masked, scores, *further = self._session.run_all(without(given, missing)[np.newaxis], extra)
@@ -219,8 +219,8 @@ class OnnxPredictor:
         score = raw if raw == raw else None  # noqa: PLR0124  (NaN is the only value unequal to itself)
         if reference is not None:
             reference.learn(learnt, score)
-        if history is not None:
-            history.add(learnt)
+        if kept is not None:
+            kept.add(device_id, learnt, at)
         return (ends.append(shown, at, further) if ends.any else shown), score
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
@@ -236,34 +236,23 @@ class OnnxPredictor:
             if predecessor.version != self.version:
                 copied.thaw()
 
-    def export_history(self, device_id: str) -> dict[str, Any] | None:
-        """See ``KeepsHistory``."""
-        known = self._histories.get(device_id)
-        return None if known is None else known.export()
+    def export_kept(self, device_id: str) -> dict[str, Any]:
+        """See ``KeepsInputs``."""
+        return self._kept.export(device_id)
 
-    def restore_history(self, device_id: str, state: Mapping[str, Any]) -> None:
-        """See ``KeepsHistory``."""
-        if self._layout is not None:
-            anew = HourHistory(self._layout)
-            anew.restore(state)
-            self._histories[device_id] = anew
+    def restore_kept(self, device_id: str, name: str, state: Mapping[str, Any]) -> None:
+        """See ``KeepsInputs``."""
+        self._kept.restore(device_id, name, state)
 
     def go_on_from(self, device_id: str, predecessor: Predictor) -> None:
-        """See ``KeepsHistory``."""
-        known = predecessor.history(device_id) if isinstance(predecessor, OnnxPredictor) else None
-        if self._layout is not None and known is not None:
-            self._history(device_id).go_on_from(known)
+        """See ``KeepsInputs``."""
+        if isinstance(predecessor, OnnxPredictor):
+            self._kept.go_on_from(device_id, predecessor.kept)
 
-    def history(self, device_id: str) -> HourHistory | None:
-        """What the device has measured in the hours before; None where it has not begun, or none is kept."""
-        return self._histories.get(device_id)
-
-    def _history(self, device_id: str) -> HourHistory:
-        if self._layout is None:
-            raise ValueError("the model reads no history")
-        if device_id not in self._histories:
-            self._histories[device_id] = HourHistory(self._layout)
-        return self._histories[device_id]
+    @property
+    def kept(self) -> KeptInputs:
+        """What devices keep for the graph."""
+        return self._kept
 
     @property
     def wide_channels(self) -> WideChannels:
@@ -313,17 +302,6 @@ class OnnxPredictor:
         return {"columns": self._columns, "center": reference.center, "spread": reference.spread}
 
 
-def _stated(at: datetime | None) -> int:
-    """Microseconds since 1970.
-
-    Raises:
-        ValueError: There is no instant.
-    """
-    if at is None:
-        raise ValueError("the model reads hours before: a window is scored with its event time")
-    return to_us(at)
-
-
 def load_predictor(profile: Profile, folder: Path = BUNDLES) -> OnnxPredictor:
     """The predictor of the bundle that the profile names.
 
@@ -339,6 +317,24 @@ def feature_columns(profile: Profile) -> NDArray[np.int64]:
     specs = [s for s in profile.feature_specs() if s.built_in]
     indices = [channels.index(s.channel) * len(KINDS) + KINDS.index(s.kind) for s in specs]
     return np.array(indices, dtype=np.int64)
+
+
+def check_inputs(session: OnnxSession, manifest: Manifest) -> None:
+    """Refuse a graph that asks for what a device does not give it.
+
+    Raises:
+        BundleError: Names the inputs, and says what to do.
+    """
+    kept = {HISTORY: bool(manifest.history), RECENT: bool(manifest.recent), CALENDAR: bool(manifest.calendar)}
+    generic = manifest.featureset == ANY_FEATURESET
+    given = {"window", *(_GENERIC if generic else ()), *(name for name, read in kept.items() if read)}
+    unknown = sorted(set(session.inputs) - given)
+    if unknown:
+        raise BundleError(
+            f"model {manifest.version}: its graph asks for {', '.join(unknown)}, which its manifest does not "
+            "name or this release of the device does not keep: install a newer release on the device, or "
+            "give it a model that does without"
+        )
 
 
 def check_golden(session: OnnxSession, bundle: Bundle) -> None:

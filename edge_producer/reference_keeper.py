@@ -1,6 +1,6 @@
 """Keeps what models have learnt of one device: over restarts, swaps and rollbacks, by model version.
 
-The history of hours that some graphs read is the device's own: one for all versions.
+What some graphs read of the windows before is the device's own: one for all versions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from edge_producer.window import KeepsHistory, LearnsReference, Predictor
+from edge_producer.kept_inputs import PARTS
+from edge_producer.window import KeepsInputs, LearnsReference, Predictor
 from schemas.profile import Profile
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ class ReferenceKeeper:
         self._features = hashlib.sha256(text.encode()).hexdigest()[:16]
         same = state is not None and state.get("features") == self._features
         self._kept: dict[str, Any] = dict(state["by_version"]) if same and state is not None else {}
-        self._history = state.get("history") if same and state is not None else None
+        given = state if same and state is not None else {}
+        self._inputs = {name: given[name] for name in PARTS if given.get(name) is not None}
 
     def begin(self, model: Predictor) -> None:
         """Give a model, at a start, what it had learnt before."""
@@ -43,11 +45,12 @@ class ReferenceKeeper:
                 model.restore_reference(self._device_id, self._kept[model.version])
             except (ValueError, TypeError, KeyError):
                 log.exception("a reference is damaged and learnt anew", extra={"device_id": self._device_id})
-        if isinstance(model, KeepsHistory) and self._history is not None:
+        for name, state in self._inputs.items() if isinstance(model, KeepsInputs) else ():
             try:
-                model.restore_history(self._device_id, self._history)
+                model.restore_kept(self._device_id, name, state)
             except (ValueError, TypeError, KeyError):
-                log.exception("a history is damaged and begun anew", extra={"device_id": self._device_id})
+                what = f"what is kept as '{name}' is damaged and begun anew"
+                log.exception(what, extra={"device_id": self._device_id})
 
     def change(self, before: Predictor, after: Predictor) -> None:
         """Give a model that comes into use what it had learnt, else what the one before has.
@@ -56,7 +59,7 @@ class ReferenceKeeper:
         """
         self._note(before)
         self._hand_on(before, after)
-        if isinstance(after, KeepsHistory):
+        if isinstance(after, KeepsInputs):
             after.go_on_from(self._device_id, before)
 
     def _hand_on(self, before: Predictor, after: Predictor) -> None:
@@ -77,16 +80,11 @@ class ReferenceKeeper:
     def export(self, active: Predictor) -> dict[str, Any]:
         """State as a JSON value."""
         self._note(active)
-        kept = self._history is not None
-        return {
-            "features": self._features,
-            "by_version": self._kept,
-            **({"history": self._history} if kept else {}),
-        }
+        return {"features": self._features, "by_version": self._kept, **self._inputs}
 
     def _note(self, model: Predictor) -> None:
-        if isinstance(model, KeepsHistory):
-            self._history = model.export_history(self._device_id) or self._history
+        if isinstance(model, KeepsInputs):
+            self._inputs |= model.export_kept(self._device_id)
         if not isinstance(model, LearnsReference):
             return
         learnt = model.export_reference(self._device_id)

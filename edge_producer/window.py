@@ -189,15 +189,15 @@ class LearnsReference(Protocol):
 
 
 @runtime_checkable
-class KeepsHistory(Protocol):
-    """A predictor that keeps what a device has measured in the hours before, whichever model is in force."""
+class KeepsInputs(Protocol):
+    """A predictor that keeps what a device has measured before, whichever model is in force."""
 
-    def export_history(self, device_id: str) -> dict[str, Any] | None:
-        """The device's history as a JSON value; None where it has not begun, or none is kept."""
+    def export_kept(self, device_id: str) -> dict[str, Any]:
+        """What is kept of the device, by name, as JSON values; without what has not begun."""
         ...
 
-    def restore_history(self, device_id: str, state: Mapping[str, Any]) -> None:
-        """Take up what was exported.
+    def restore_kept(self, device_id: str, name: str, state: Mapping[str, Any]) -> None:
+        """Take up one part of what was exported.
 
         Raises:
             ValueError: It cannot be read, or is of other sums of features.
@@ -205,5 +205,5 @@ class KeepsHistory(Protocol):
         ...
 
     def go_on_from(self, device_id: str, predecessor: Predictor) -> None:
-        """Take over the device's history from another model, if that has the newer one."""
+        """Take over what another model keeps of the device, where that is newer."""
         ...

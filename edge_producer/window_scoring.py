@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edge_producer.kept_inputs import KeptInputs
 from edge_producer.missing_channels import Channels, channel_marks, missing_channels, required_by_profile
 from edge_producer.range_watch import RangeWatch
 from edge_producer.window import Floats, Predictor, Window
@@ -45,7 +46,7 @@ class WindowScorer:
         self._counts: Counter[str] = Counter()
         self._last_logged = ""
         self._ranges = RangeWatch(profile)
-        self.out_of_range = self._lacks = False
+        self.out_of_range = self._lacks = self._unknown = False
         self.absurd_shares: dict[str, float] = {}
         self._most_absurd: dict[str, float] = {}
         self.missing: Channels = np.zeros(len(profile.channels), dtype=np.bool_)
@@ -77,12 +78,15 @@ class WindowScorer:
     def score(self, model: Predictor, window: Window) -> tuple[Floats, float | None]:
         """Numbers of the newest window, and a usable score: none if a required channel is missing."""
         try:
-            # A predictor that reads neither calendar nor history need not take the time.
-            at = (window.end,) if self._timed else ()
+            # A predictor that reads neither calendar nor what was before need not take the time.
+            kept: KeptInputs | None = getattr(model, "kept", None)
+            reads = kept is not None and bool(kept.parts)
+            at = (window.end,) if self._timed or reads else ()
             features, raw = model.score(self._device_id, window.samples, *at)
         except Exception as exc:  # noqa: BLE001  (whatever a model does: without a score there is the fail-safe)
             self.log_once("a window without a score", exc)
             return self._no_features, None
+        self._unknown = kept is not None and reads and self._device_id in kept.unknown
         lacks = self._lacks and bool((self.missing & self._required).any())
         if self._outputs:
             features = self._with_usable_outputs(features, model.version, lacks=lacks)
@@ -116,6 +120,7 @@ class WindowScorer:
         """Count the newest window by what its decision rested on."""
         self._count("windows_unscored", score is None)
         self._count("windows_degraded", score is not None and self._lacks)
+        self._count("windows_without_recent", score is not None and self._unknown)
 
     def take_counts(self) -> Counter[str]:
         """What was counted since the last call, by name; without zeros."""

@@ -136,6 +136,7 @@ _YOUNGER = (
     "time_zone",
     "seasons",
     "history",
+    "recent",
 )
 """Keys that release 0.2.0 did not have."""
 
@@ -166,6 +167,8 @@ class Manifest(ManifestPart):
         seasons: By feature, its usual deviation from its mean in training by hour of the day, of weekends
             after other days where ``calendar`` tells them apart; of its logarithm where that is compared.
         history: Sums of features by name, whose hours before the graph takes as input ``history``.
+        recent: Weight of the newest window in the recent level of each feature, which the graph takes as
+            input ``recent``; 0: it takes none.
         lineage: What a retrained model was trained from; None for factory bundles.
         files: SHA-256 of each file of the bundle but the manifest.
     """
@@ -194,6 +197,7 @@ class Manifest(ManifestPart):
     time_zone: str = ""
     seasons: dict[str, tuple[float, ...]] = {}
     history: dict[Name, tuple[str, ...]] = {}
+    recent: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     tolerance: Tolerance
     files: dict[str, Digest]
 

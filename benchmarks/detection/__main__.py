@@ -1,4 +1,4 @@
-"""`make eval`: scores `model fit` on labelled recordings, and writes docs/detection.md's figures."""
+"""`make eval`: scores `model fit` on recordings, labelled or made up; writes docs/detection.md's figures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 
 from benchmarks.detection.fitted_run import DetectionRun, run_recording
 from benchmarks.detection.labelled_recordings import LabelledRecording, cobot, nab_recordings, pump_test_bed
+from benchmarks.detection.made_up_recordings import SINGLE_KINDS, kind_of, pump_runs, single_channels
 from benchmarks.detection.nab_score import NabFile, best_threshold, nab_score
 from benchmarks.detection.row_score import RowScore, always, row_score
 from benchmarks.figure_page import FigurePage, replace_figures
 
+SEED = 7
+"""Of made-up recordings."""
 BEGIN = "<!-- figures: make eval -->"
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 Flags = np.ndarray
@@ -29,6 +32,9 @@ def main() -> int:
     page = FigurePage()
     _nab(page, given.folder / "nab")
     _rows(page, "The pump test bed", list(pump_test_bed(given.folder / "skab")))
+    _rows(page, "Made-up runs in the form of the pump test bed", list(pump_runs(SEED)))
+    _rows(page, "The same with twice the wandering and larger faults", list(pump_runs(SEED, 2.0, 1.5)))
+    _singles(page)
     _rows(page, "The cobot", list(cobot(given.folder / "ur3_cobotops")))
     text = "\n".join(page.lines).strip() + "\n"
     sys.stdout.write(text)
@@ -77,6 +83,20 @@ def _nab(page: FigurePage, folder: Path) -> None:
         f"files, chosen afterwards as NAB's own tables do, the scores reach {one:.1f} (at {at:.2f} of each "
         "file's own threshold). The column *score* uses the threshold that `fit` set before it saw the rest."
     )
+
+
+def _singles(page: FigurePage) -> None:
+    page.lines += ["", "### Made-up single channels in the form of NAB, by how they wander"]
+    rows, every = [], list(single_channels(SEED))
+    runs = [[_run(f.recording, fit=fit) for f in every] for fit in (True, False)]
+    for kind in (*SINGLE_KINDS, ""):
+        at = [n for n, f in enumerate(every) if kind in ("", kind_of(f.recording.name))]
+        labels = [every[n].labels for n in at]
+        fitted, generic = ([found[n] for n in at] for found in runs)
+        figures = _nab_figure(labels, fitted), _nab_figure(labels, generic)
+        chosen = ", ".join(sorted({run.chosen for run in fitted}))
+        rows.append([kind or "**all**", chosen if kind else "", *figures])
+    page.table(["wandering", "chosen", "score", "generic score"], rows)
 
 
 def _rows(page: FigurePage, title: str, recordings: list[LabelledRecording]) -> None:

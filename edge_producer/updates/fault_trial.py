@@ -28,6 +28,7 @@ from schemas.history_spec import HISTORY, unknown_history
 from schemas.manifest import ANY_FEATURESET
 from schemas.output_names import PRIMARY
 from schemas.profile import Profile
+from schemas.recent_level import RECENT
 from schemas.score_part import score_part
 from schemas.updates import NOT_TRIED
 
@@ -126,7 +127,9 @@ class TrialModel:
         gives = (PRIMARY, *manifest.output_columns)
         read = AlarmBounds.of(profile.decision).by_column
         self._columns = tuple(column for column in gives if column == PRIMARY or column in read)
-        part = score_part(bundle.model, self._width, manifest.version, self._extra, self._columns)
+        self._reads_recent = bool(manifest.recent)
+        also = (*self._extra, *([RECENT] if self._reads_recent else []))
+        part = score_part(bundle.model, self._width, manifest.version, also, self._columns)
         self._whole = OnnxSession(bundle)
         self._part = OnnxSession(replace(bundle, model=part))
 
@@ -142,7 +145,9 @@ class TrialModel:
         rows, reads = [], bool(self._calendar.width) and not self._generic
         for number, window in enumerate(windows):
             taken = {CALENDAR: calendar[number, np.newaxis]} if reads else {}
-            features, _ = self._whole.run(window[np.newaxis].astype(np.float32), {**self._extra, **taken})
+            features, _ = self._whole.run(
+                window[np.newaxis].astype(np.float32), {**self._extra, **self._recent(1), **taken}
+            )
             rows.append(features[0])
         found = np.array(rows, dtype=np.float64)
         return np.hstack([found, calendar]) if self._generic else found
@@ -155,12 +160,27 @@ class TrialModel:
         factor = np.divide(self.usual, level, out=np.ones_like(level), where=scaled)
         return np.asarray(features * factor + np.where(known & ~logged, self.usual - level, 0.0))
 
-    def detects(self, rows: Floats, alarms: AlarmBounds) -> NDArray[np.bool_]:
-        """Which rows (..., F) raise an alarm by any output; one that a row lacks raises none."""
+    def detects(self, rows: Floats, alarms: AlarmBounds, before: Floats | None = None) -> NDArray[np.bool_]:
+        """Which rows (..., F) raise an alarm by any output; one that a row lacks raises none.
+
+        Args:
+            rows: Features.
+            alarms: From where outputs raise an alarm.
+            before: Recent levels of each row, of a shape that goes with ``rows``; None: not known.
+        """
         given = rows[..., : self._width].reshape(-1, self._width)
-        scores = self._part.score_rows(given, self._extra, self._columns)
+        recent = self._recent(len(given))
+        if recent and before is not None:
+            known = np.broadcast_to(before, rows.shape)[..., : self._width]
+            recent = {RECENT: known.reshape(-1, self._width).astype(np.float32)}
+        scores = self._part.score_rows(given, {**self._extra, **recent}, self._columns)
         enter = [alarms.by_column.get(column, np.inf) for column in self._columns]
         return np.asarray((np.nan_to_num(scores, nan=-1.0) >= enter).any(axis=1)).reshape(rows.shape[:-1])
+
+    def _recent(self, count: int) -> dict[str, NDArray[np.float32]]:
+        """Recent levels of so many windows, none of them known; empty: the model reads none."""
+        nothing = np.full((count, self._width), np.nan, dtype=np.float32)
+        return {RECENT: nothing} if self._reads_recent else {}
 
 
 def compare_on_faults(
@@ -211,10 +231,13 @@ def _detected(
     effects: FaultEffects,
     alarms: AlarmBounds,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which windows with which effects a model detects, shape (effects, n): as they are, and at the least."""
+    """Which windows with which effects a model detects, shape (effects, n): as they are, and at the least.
+
+    A model that reads recent levels is shown the fault as it begins: those of the window without it.
+    """
     features = model.features(windows, ends_us)
     rows = features, model.at_usual(features, effects.logged)
-    here, at_usual = (model.detects(effects.inject(given), alarms) for given in rows)
+    here, at_usual = (model.detects(effects.inject(given), alarms, given) for given in rows)
     return here, min((here, at_usual), key=lambda found: _mean(_recalls(found, effects)))
 
 

@@ -7,6 +7,7 @@ generic faults. What a caller keeps back as test part never comes here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from model_service.detectors.scaling import WANDER, calibration_of
 from model_service.detectors.suspects import suspects
 from model_service.models.fault_bank import FaultBank
 from model_service.models.mahalanobis import calibrated
+from model_service.models.recent_rows import weight_read, weight_set, with_fault
 from model_service.models.rounding import rounded_number
 from schemas.errors import DatasetError
 
@@ -33,7 +35,12 @@ LEAST_ROWS = 40
 LEAST_LABELLED = 5
 """Rows of labelled faults from which labels decide."""
 MARGIN = 0.02
-"""A later candidate must detect so much more than an earlier, plainer one to be preferred."""
+"""A later candidate must detect at least so much more than an earlier one to be preferred."""
+LARGEST_DEVIATION = 0.5
+"""Of one window that a fault is found in or not. A later candidate must also detect one standard error more,
+the rule of Breiman et al. (1984): on a few windows the best of many is the best by chance."""
+MANY_DEVICES = 5
+"""From so many on a history shows how far features may go; with fewer, detectors that follow come first."""
 AS_LONG_AGAIN = 4.0
 """Multiple of the variance gained over half a history that a random walk gains until as long again."""
 LABELS, GENERIC_FAULTS = "labels", "generic faults"
@@ -117,13 +124,15 @@ def choose(
     history = history.without(suspect)
     if shows_wandering_only(history, rule):
         kinds = [_wide(kind) for kind in kinds]
+    if len(np.unique(history.device[history.healthy])) < MANY_DEVICES:
+        kinds = sorted(kinds, key=lambda kind: not kind.follows)
     judged_by = LABELS if history.labelled.sum() >= LEAST_LABELLED else GENERIC_FAULTS
     trials = []
     for kind in kinds:
         for settings in kind.settings:
             trials.append(_try(kind, settings, history, logged, bank, rule, judged_by))
             progress(_line(trials[-1]))
-    best = best_of(trials)
+    best = best_of(trials, margin_of(int((history.healthy & ~history.early()).sum())))
     kind = next(k for k in kinds if k.name == best.kind)
     detector, threshold = _final(kind, best.settings, history, logged, rule)
     enter, leave = (
@@ -176,15 +185,24 @@ def _wide(kind: DetectorKind) -> DetectorKind:
     return replace(kind, fit=fit)
 
 
-def best_of(trials: Sequence[DetectorTrial]) -> DetectorTrial:
+def margin_of(windows: int) -> float:
+    """How much more a later candidate must detect, judged on so many healthy windows."""
+    return max(MARGIN, LARGEST_DEVIATION / math.sqrt(max(windows, 1)))
+
+
+def best_of(trials: Sequence[DetectorTrial], margin: float = MARGIN) -> DetectorTrial:
     """The trial with the highest recall; an earlier one wins where a later is hardly better.
+
+    Args:
+        trials: In the order of preference.
+        margin: By how much a later one must be better.
 
     Raises:
         DatasetError: None could be tried.
     """
     best: DetectorTrial | None = None
     for trial in trials:
-        if not trial.failed and (best is None or trial.recall > best.recall + MARGIN):
+        if not trial.failed and (best is None or trial.recall > best.recall + margin):
             best = trial
     if best is None:
         raise DatasetError("no detector could be fitted: " + "; ".join(t.failed for t in trials))
@@ -194,10 +212,17 @@ def best_of(trials: Sequence[DetectorTrial]) -> DetectorTrial:
 def bank_recall(
     detector: AnomalyDetector, rows: Array, bank: FaultBank, distance: float
 ) -> dict[str, list[float]]:
-    """Share of the rows (n, F) that lie beyond a distance, with each fault injected: by kind, by severity."""
-    found = {}
+    """Share of the rows that lie beyond a distance, with each fault injected: by kind, by severity.
+
+    Args:
+        detector: Gives the distance.
+        rows: Shape (n, F); (n, 2F) where the detector reads recent levels.
+        bank: The faults.
+        distance: From which on a window counts as high.
+    """
+    found, weight = {}, weight_read(detector)
     for kind in bank.kinds:
-        faulty = [detector.distance(bank.inject(rows, kind, s)) for s in bank.severities(kind)]
+        faulty = [detector.distance(with_fault(bank, rows, kind, s, weight)) for s in bank.severities(kind)]
         found[kind] = [float((np.nan_to_num(d) >= distance).mean()) for d in faulty]
     return found
 
@@ -213,9 +238,10 @@ def _try(
 ) -> DetectorTrial:
     """Fit on the early healthy rows; threshold and recall on the later ones."""
     healthy, early = history.healthy, history.early()
+    rows = history.rows(weight_set(settings), healthy_only=True)
     try:
-        detector = kind.fit(history.features[healthy & early], logged, settings)
-        distance = detector.distance(history.features)
+        detector = kind.fit(rows[healthy & early], logged, settings)
+        distance = detector.distance(rows)
         later = healthy & ~early
         threshold = threshold_for(history.by_device(distance, later), rule)
     except (ValueError, ArithmeticError) as exc:
@@ -223,7 +249,7 @@ def _try(
     if judged_by == LABELS:
         recall = float((distance[history.labelled] >= threshold.distance).mean())
     else:
-        by_kind = bank_recall(detector, history.features[later], bank, threshold.distance)
+        by_kind = bank_recall(detector, rows[later], bank, threshold.distance)
         recall = float(np.mean([np.mean(shares) for shares in by_kind.values()]))
     return DetectorTrial(kind.name, settings, recall, threshold)
 
@@ -237,15 +263,14 @@ def _final(
     distances that fitting made small.
     """
     healthy = history.healthy
-    crossed = np.full(len(history.features), np.nan)
+    rows = history.rows(weight_set(settings), healthy_only=True)
+    crossed = np.full(len(rows), np.nan)
     for block in history.blocks(kind.blocks):
         rest, mine = healthy & ~block, healthy & block
         if mine.any():
-            crossed[mine] = kind.fit(history.features[rest], logged, settings).distance(
-                history.features[mine]
-            )
+            crossed[mine] = kind.fit(rows[rest], logged, settings).distance(rows[mine])
     threshold = threshold_for(history.by_device(crossed, healthy), rule)
-    fitted = kind.fit(history.features[healthy], logged, settings)
+    fitted = kind.fit(rows[healthy], logged, settings)
     return fitted.calibrated_by(calibration_of(crossed[healthy])), threshold
 
 

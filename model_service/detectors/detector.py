@@ -39,6 +39,7 @@ class DetectorKind:
         fit: Healthy rows (n, F), which features are taken as logarithms, settings -> the detector.
         of: Reads it back.
         blocks: Of the cross-fitting that sets its threshold.
+        follows: Whether it goes on following what wanders.
     """
 
     name: str
@@ -47,3 +48,4 @@ class DetectorKind:
     fit: Callable[[Array, Flags, Settings], AnomalyDetector]
     of: Callable[[Manifest], AnomalyDetector]
     blocks: int = BLOCKS
+    follows: bool = False

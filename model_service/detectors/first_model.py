@@ -22,9 +22,11 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import learnt_bundle
 from model_service.models.fault_bank import BankFile, FaultBank, parse_bank
 from model_service.models.features import logged_features, profile_features
+from model_service.models.recent_rows import weight_read
 from schemas.errors import DatasetError
 from schemas.manifest import TrainingFacts
 from schemas.profile import Profile
+from schemas.recent_level import WindowTiming
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -203,7 +205,7 @@ def fit_history(
         profile,
         family,
         choice.detector,
-        stretches(history.part(early)),
+        stretches(history.part(early), choice.detector),
         synthetic_windows(profile, seed),
         training,
         choice.kind.name,
@@ -221,6 +223,8 @@ def feature_history(profile: Profile, devices: Sequence[DeviceWindows]) -> Featu
         np.concatenate(numbers),
         np.concatenate([d.faulty for d in devices]),
         np.concatenate([d.excluded for d in devices]),
+        np.concatenate([d.end_us for d in devices]),
+        WindowTiming.of(profile.sampling),
     )
 
 
@@ -245,7 +249,7 @@ def _usable(samples: NDArray[np.floating], profile: Profile) -> Array:
 
 def _judge(timed: TimedHistory, choice: DetectorChoice, rule: AlarmRule) -> JudgedHistory:
     history = timed.history
-    score = choice.detector.score(history.features)
+    score = choice.detector.score(history.rows(weight_read(choice.detector)))
     high = np.nan_to_num(score) >= choice.enter
     alarm = np.zeros(len(score), dtype=bool)
     for number in range(len(timed.devices)):
@@ -269,7 +273,7 @@ def _outcome(
 ) -> OutcomeOnTest:
     healthy, labelled = history.healthy & judged.test, history.labelled & judged.test
     recall = float((judged.score[labelled] >= choice.enter).mean()) if labelled.any() else None
-    rows = history.features[healthy]
+    rows = history.rows(weight_read(choice.detector))[healthy]
     by_kind = bank_recall(choice.detector, rows, bank, choice.threshold.distance) if healthy.any() else {}
     return OutcomeOnTest(
         int(healthy.sum()),
@@ -281,9 +285,14 @@ def _outcome(
     )
 
 
-def stretches(history: FeatureHistory) -> list[list[Array]]:
-    """Per device, healthy rows in stretches of equal length, for baselines."""
-    healthy = history.healthy
-    rows = [history.features[healthy & (history.device == n)] for n in np.unique(history.device[healthy])]
+def stretches(history: FeatureHistory, model: object) -> list[list[Array]]:
+    """Per device, healthy rows as a model reads them in stretches of equal length, for baselines.
+
+    Args:
+        history: Has the rows.
+        model: Says whether it reads recent levels.
+    """
+    healthy, every = history.healthy, history.rows(weight_read(model))
+    rows = [every[healthy & (history.device == n)] for n in np.unique(history.device[healthy])]
     length = min(STRETCH, *(len(r) for r in rows)) if len(rows) > 1 else min(STRETCH, len(rows[0]))
     return [[r[at : at + length] for at in range(0, len(r) - length + 1, length)] for r in rows]

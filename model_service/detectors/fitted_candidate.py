@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store.labels import is_healthy
 from model_service.detectors.choosing import DetectorChoice, choose
@@ -26,6 +27,7 @@ from model_service.models.rounding import rounded_number
 from model_service.models.training_rows import feature_matrix, part_of, sorted_rows
 from schemas.manifest import Lineage, TrainingFacts
 from schemas.profile import Profile
+from schemas.recent_level import WindowTiming
 
 DEFAULT_BUDGET = 1.0
 DEFAULT_ENTER = 0.5
@@ -70,7 +72,7 @@ def build_fitted_candidate(
         profile,
         profile.model.family,
         detector,
-        stretches(history),
+        stretches(history, detector),
         synthetic_windows(profile, seed),
         training,
         choice.kind.name,
@@ -109,12 +111,19 @@ def lake_history(profile: Profile, rows: pa.Table) -> FeatureHistory:
     _, device = np.unique(np.array(table.column("device_id").to_pylist()), return_inverse=True)
     faulty = np.array([label is not None and not is_healthy(label) for label in labels], dtype=bool)
     features = feature_matrix(table, profile.feature_names)
-    return FeatureHistory(features, device.astype(np.int64), faulty, np.zeros(len(faulty), dtype=bool))
+    excluded, end_us = np.zeros(len(faulty), dtype=bool), event_times_us(table)
+    timing = WindowTiming.of(profile.sampling)
+    return FeatureHistory(features, device.astype(np.int64), faulty, excluded, end_us, timing)
 
 
 def ordered_rows(rows: pa.Table) -> pa.Table:
     """The rows by device, each device's in the order of time."""
     return sorted_rows(rows).sort_by([("device_id", "ascending"), ("event_time", "ascending")])
+
+
+def event_times_us(rows: pa.Table) -> NDArray[np.int64]:
+    """Event time of each row, microseconds since 1970, shape (n,)."""
+    return np.asarray(rows.column("event_time").cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
 def at_the_rules_score(choice: DetectorChoice, profile: Profile) -> AnomalyDetector:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.recent_level import WindowTiming, recent_levels
+
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
@@ -27,12 +29,17 @@ class FeatureHistory:
         device: Number of each row's device, shape (n,); rows of a device stand together.
         faulty: Rows that a label calls a fault, shape (n,).
         excluded: Rows that a person left out: they neither fit nor judge, shape (n,).
+        end_us: End of each row's window, microseconds since 1970, shape (n,); None: not known, and then no
+            row follows another.
+        timing: Of the windows; goes with ``end_us``.
     """
 
     features: Array
     device: NDArray[np.int64]
     faulty: Flags
     excluded: Flags
+    end_us: NDArray[np.int64] | None = None
+    timing: WindowTiming | None = None
 
     @property
     def healthy(self) -> Flags:
@@ -61,9 +68,38 @@ class FeatureHistory:
 
     def part(self, chosen: Flags) -> FeatureHistory:
         """Only the chosen rows."""
+        ends = None if self.end_us is None else self.end_us[chosen]
         return FeatureHistory(
-            self.features[chosen], self.device[chosen], self.faulty[chosen], self.excluded[chosen]
+            self.features[chosen],
+            self.device[chosen],
+            self.faulty[chosen],
+            self.excluded[chosen],
+            ends,
+            self.timing,
         )
+
+    def rows(self, weight: float, *, healthy_only: bool = False) -> Array:
+        """Rows as a detector reads them: the features, and with a weight their recent levels behind.
+
+        Args:
+            weight: Of the newest window in recent levels; 0: the detector reads none.
+            healthy_only: Recent levels are made of healthy windows alone, as a fit wants them; else of all
+                windows, as a device makes them.
+
+        Returns:
+            Shape (n, F), or (n, 2F); NaN where a level is not known.
+        """
+        if not weight:
+            return self.features
+        recent, counted = np.full_like(self.features, np.nan), np.ones(len(self.features), dtype=bool)
+        if healthy_only:
+            counted = self.healthy
+        if self.end_us is not None and self.timing is not None:
+            for number in np.unique(self.device):
+                mine = self.device == number
+                given = self.features[mine], self.end_us[mine]
+                recent[mine] = recent_levels(*given, weight, self.timing, counted[mine])
+        return np.hstack([self.features, recent])
 
     def without(self, chosen: Flags) -> FeatureHistory:
         """The same rows, the chosen ones excluded."""

@@ -133,7 +133,7 @@ def build_imported(
     ends = golden_ends(len(windows))
     features, every = score.features(windows, ends), score.all_of_windows(windows, ends)
     golden = golden_of(profile, windows, features, every[:, 0], every[:, 1:])
-    healthy = stretches(history)
+    healthy = stretches(history, None)
     baselines = {s.name: baseline_of(healthy, at) for at, s in enumerate(specs)}
     manifest = Manifest(
         name=profile.model.family,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model_service.detectors.detector import AnomalyDetector, DetectorKind
+from model_service.detectors.forecast_residual import FORECAST
 from model_service.detectors.mahalanobis_kind import MAHALANOBIS
 from model_service.detectors.principal_components import PCA
 from model_service.detectors.robust_reference import ROBUST_REFERENCE
@@ -13,7 +14,7 @@ from schemas.plug_ins import load_plug_in
 GROUP = "edgeloop.detectors"
 """Group of entry points, each a ``DetectorKind`` under its own name: detectors that `fit` does not try, but
 that the loop moves to a new regime, and the gate builds again, as ours."""
-KINDS: tuple[DetectorKind, ...] = (MAHALANOBIS, ROBUST_REFERENCE, PCA)
+KINDS: tuple[DetectorKind, ...] = (MAHALANOBIS, ROBUST_REFERENCE, PCA, FORECAST)
 """In the order in which equals are preferred."""
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from model_service.detectors.first_model import TimedHistory
-from model_service.detectors.fitted_candidate import lake_history, ordered_rows
+from model_service.detectors.fitted_candidate import event_times_us, lake_history, ordered_rows
 from model_service.detectors.generic_bank import generic_bank
 from model_service.models.fault_bank import BankFile
 from schemas.errors import DatasetError
@@ -35,7 +35,7 @@ def timed_rows(profile: Profile, rows: pa.Table) -> TimedHistory:
         raise DatasetError(f"the lake holds no row of profile {profile.name} that may train: give files")
     table = ordered_rows(rows)
     devices = np.unique(np.array(table.column("device_id").to_pylist())).tolist()
-    end_us = np.asarray(table.column("event_time").cast(pa.int64()).to_numpy(), dtype=np.int64)
+    end_us = event_times_us(table)
     early = np.asarray(pc.equal(table.column("part"), "train").to_numpy(zero_copy_only=False), dtype=bool)
     return TimedHistory(tuple(devices), end_us, lake_history(profile, rows), early)
 

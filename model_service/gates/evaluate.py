@@ -82,12 +82,13 @@ def _judge_running(inputs: GateInputs, feed: Feed) -> tuple[GateVerdict, ...]:
     rebuild, reference = _rebuild(inputs)
     if reference is None:
         return (latency, kept, rebuild)
+    recent = inputs.candidate.manifest.recent
     further = with_outputs(reference, inputs.profile).further if inputs.profile.model.outputs else None
     return (
         latency,
         kept,
         rebuild,
-        judge_parity(new, reference.score, holdout, inputs.bank, gates.parity),
+        judge_parity(new, reference.score, holdout, inputs.bank, gates.parity, reads_recent=bool(recent)),
         judge_golden(inputs.candidate, beside, reference.score, inputs.profile, further),
         *(
             ()
@@ -103,13 +104,13 @@ def _judge_first(inputs: GateInputs, score: Score, holdout: Holdout) -> tuple[Ga
 
     Where a trainer made the champion, too, and faults are known, none of them may have been learnt.
     """
-    profile, rows = inputs.profile, inputs.rows
+    profile, rows, recent = inputs.profile, inputs.rows, inputs.candidate.manifest.recent
     if inputs.bank is None:
         return (not_shown("generic_recall", "the profile has no fault bank: run `edgeloop model fit`"),)
     loss = profile.gates.max_recall_loss
     verdicts = (
-        first_model_gates.judge_budget(score, profile, rows),
-        first_model_gates.judge_generic_recall(score, profile, rows, inputs.bank, loss),
+        first_model_gates.judge_budget(score, profile, rows, recent),
+        first_model_gates.judge_generic_recall(score, profile, rows, inputs.bank, loss, recent),
     )
     champion = inputs.champion.manifest
     reference = healthy_reference(champion, profile) if is_trained(champion) else None

@@ -19,6 +19,7 @@ from model_service.gates.holdout import Score
 from model_service.gates.verdict import GateVerdict, not_shown
 from model_service.models.fault_bank import FaultBank
 from model_service.models.features import logged_features
+from model_service.models.recent_rows import with_fault
 from model_service.models.training_rows import part_of
 from schemas.profile import Profile
 
@@ -30,18 +31,24 @@ DEVIATIONS = 3.0
 LEAST_ALLOWED = 2.0
 
 
-def judge_budget(score: Score, profile: Profile, rows: pa.Table) -> GateVerdict:
+def judge_budget(score: Score, profile: Profile, rows: pa.Table, recent: float = 0.0) -> GateVerdict:
     """False alarms in the healthy rows of the holdout are no more than the budget allows, but for chance.
 
     Rows that labels call faulty are left out. Rows that were not sent cannot alarm here, so this is a lower
     bound where a device sends a sample.
+
+    Args:
+        score: Scores rows by the candidate's own operators.
+        profile: Gives budget and rules.
+        rows: Of the lake.
+        recent: Weight of the newest window in the recent levels that the candidate reads; 0: it reads none.
     """
     history = lake_history(profile, part_of(rows, "holdout"))
     healthy = history.healthy
     if not healthy.any():
         return not_shown(BUDGET, "no healthy row in the holdout")
     rule = alarm_rule(profile, budget_of(profile))
-    scores = history.by_device(score(history.features), healthy)
+    scores = history.by_device(score(history.rows(recent)), healthy)
     alarms = float(rule.count(scores, enter_of(profile)))
     days = float(healthy.sum()) / rule.windows_per_day
     return budget_verdict(alarms, days, rule.per_device_day, "the holdout")
@@ -59,9 +66,18 @@ def budget_verdict(alarms: float, days: float, per_day: float, where: str) -> Ga
 
 
 def judge_generic_recall(
-    score: Score, profile: Profile, rows: pa.Table, bank: FaultBank, max_loss: float
+    score: Score, profile: Profile, rows: pa.Table, bank: FaultBank, max_loss: float, recent: float = 0.0
 ) -> GateVerdict:
-    """It detects hardly fewer generic faults than a plain robust reference at the same budget."""
+    """It detects hardly fewer generic faults than a plain robust reference at the same budget.
+
+    Args:
+        score: Scores rows by the candidate's own operators.
+        profile: Gives budget and rules.
+        rows: Of the lake.
+        bank: Generic faults.
+        max_loss: How much less it may detect.
+        recent: As for ``judge_budget``.
+    """
     train, held = (lake_history(profile, part_of(rows, part)) for part in ("train", "holdout"))
     healthy = held.features[held.healthy]
     if not len(healthy):
@@ -71,11 +87,11 @@ def judge_generic_recall(
     )
     if min(train.labelled.sum(), held.labelled.sum()) >= LEAST_LABELLED:
         # It was chosen by labels: what generic faults it was not chosen by proves less than these.
-        faulty = held.features[held.labelled]
-        mine = float((np.nan_to_num(score(faulty)) >= enter_of(profile)).mean())
+        faulty, read = held.features[held.labelled], held.rows(recent)[held.labelled]
+        mine = float((np.nan_to_num(score(read)) >= enter_of(profile)).mean())
         plain = float((np.nan_to_num(detector.distance(faulty)) >= limit).mean())
         return recall_verdict(mine, plain, max_loss, {"origin": LABELS}, "labelled faults")
-    mine = _recall(score, healthy, bank, enter_of(profile))
+    mine = _recall(score, held.rows(recent)[held.healthy], bank, enter_of(profile), recent)
     by_kind = bank_recall(detector, healthy, bank, limit)
     plain = float(np.mean([share for shares in by_kind.values() for share in shares]))
     named = {"fault_bank": bank.digest, "origin": bank.origin or "known"}
@@ -99,9 +115,9 @@ def recall_verdict(
     return GateVerdict(GENERIC_RECALL, found >= bound, found, bound, detail=detail)
 
 
-def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float) -> float:
+def _recall(score: Score, healthy: Array, bank: FaultBank, enter: float, recent: float) -> float:
     found = [
-        float((np.nan_to_num(score(bank.inject(healthy, kind, size))) >= enter).mean())
+        float((np.nan_to_num(score(with_fault(bank, healthy, kind, size, recent))) >= enter).mean())
         for kind in bank.kinds
         for size in bank.severities(kind)
     ]

@@ -11,7 +11,7 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.models.factory_models import TOLERANCE
 from model_service.models.fault_bank import FaultBank
 from model_service.models.golden import golden_feeds, golden_outputs, golden_windows
-from model_service.models.profile_golden import golden_features
+from model_service.models.profile_golden import golden_features, golden_recent, golden_rows
 from model_service.models.runtime import OrtGraph
 from schemas.output_names import PRIMARY
 from schemas.profile import Profile
@@ -22,7 +22,13 @@ PARITY, GOLDEN = "parity", "golden"
 
 
 def judge_parity(
-    graph: Score, reference: Score, holdout: Holdout, bank: FaultBank | None, bound: float
+    graph: Score,
+    reference: Score,
+    holdout: Holdout,
+    bank: FaultBank | None,
+    bound: float,
+    *,
+    reads_recent: bool = False,
 ) -> GateVerdict:
     """Largest difference of a score between the candidate's bytes and a computation without them.
 
@@ -32,6 +38,8 @@ def judge_parity(
         holdout: Rows to compare on, with faults, so that they cover the whole range of scores.
         bank: Faults to inject; None: none are known.
         bound: Largest difference allowed.
+        reads_recent: Both read recent levels: then each row has another one's features for them, and every
+            third row none.
     """
     faults = holdout.faults(bank)
     sets = [holdout.healthy, holdout.labelled, *(rows for kind in faults.values() for rows in kind)]
@@ -39,6 +47,10 @@ def judge_parity(
     rows = np.concatenate([s.features for s in sets]).astype(np.float32).astype(np.float64)
     if not len(rows):
         return not_shown(PARITY, "no row to compare on", bound)
+    if reads_recent:
+        recent = np.roll(rows, 1, axis=0)
+        recent[::3] = np.nan
+        rows = np.hstack([rows, recent])
     worst = largest_difference(graph(rows), reference(rows))
     text = f"scores differ by at most {worst:.2g} from the training library's; {bound:g} is allowed"
     return GateVerdict(PARITY, worst <= bound, worst, bound, detail={"says": text, "rows": len(rows)})
@@ -67,7 +79,8 @@ def judge_golden(
     if not np.array_equal(windows, golden_windows(champion.golden), equal_nan=True):
         return not_shown(GOLDEN, "its windows are not the family's golden windows", 1.0)
     features = golden_features(profile, windows)
-    wanted = np.column_stack([features, reference(features)])
+    recent = golden_recent(features) if candidate.manifest.recent else None
+    wanted = np.column_stack([features, reference(golden_rows(features, recent))])
     if further is not None:
         wanted = np.column_stack([wanted, further(features)])
     computed = graph_outputs(candidate)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_service.models.graph import GraphWriter
 from model_service.models.mahalanobis import calibrated, logarithms
+from model_service.models.recent_rows import weight_read
 from model_service.models.rounding import rounded, rounded_number
 from schemas.manifest import Calibration
 
@@ -132,6 +133,8 @@ def adapt(champion: Adaptable, rows: RegimeRows, moved: Flags, healthy_score: fl
     mean = rounded(np.where(moved, observed, keep * champion.mean + (1 - keep) * observed))
     std = rounded(np.where(moved, _spread(x, weights, rows.devices, champion.std), champion.std))
     uncalibrated = champion.moved_to(mean, std)
+    if weight_read(champion):  # rows of a sample have no recent levels: they score as no device's windows do
+        return uncalibrated
     return uncalibrated.calibrated_by(_recalibrated(uncalibrated, rows, weights, healthy_score))
 
 

@@ -19,6 +19,7 @@ from model_service.models.factory_models import anomaly_graph
 from model_service.models.golden import Golden, golden_windows
 from model_service.models.mahalanobis import Mahalanobis
 from model_service.models.profile_golden import check_kinds, profile_golden
+from model_service.models.recent_rows import weight_read
 from model_service.models.rounding import rounded, rounded_number
 from model_service.models.score_check import check_scores
 from model_service.models.training_rows import TrainingRows, training_part
@@ -94,8 +95,10 @@ def _anomaly(
         else old.baselines[name]
         for at, name in enumerate(profile.feature_names)
     }
-    mean_score = float(chosen.rows.balanced() @ model.score(chosen.rows.features))
-    baselines["score"] = old.baselines["score"].model_copy(update={"mean": rounded_number(mean_score)})
+    baselines["score"] = old.baselines["score"]
+    if not weight_read(model):  # rows of a sample have no recent levels
+        mean_score = float(chosen.rows.balanced() @ model.score(chosen.rows.features))
+        baselines["score"] = old.baselines["score"].model_copy(update={"mean": rounded_number(mean_score)})
     edges = {
         name: _edges(old.bin_edges[name], before, model, at) if moved[at] else old.bin_edges[name]
         for at, name in enumerate(profile.feature_names)
@@ -119,7 +122,7 @@ def _classifier(
     """A classifier. Its manifest keeps the champion's parameters: the next anomaly model may start there."""
     model = train_classifier(chosen.rows, chosen.labels, seed)
     golden = profile_golden(profile, golden_windows(champion.golden), model)
-    manifest = champion.manifest.model_copy(update={"version": "", "kind": "classifier"})
+    manifest = champion.manifest.model_copy(update={"version": "", "kind": "classifier", "recent": 0.0})
     return manifest, model.graph(profile), golden
 
 

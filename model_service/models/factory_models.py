@@ -20,6 +20,7 @@ from model_service.models.graph import OPSET, GraphWriter
 from model_service.models.learnt_model import LearntModel, ScoreWriter, score_names, sums_read, write_scores
 from model_service.models.mahalanobis import fit, logarithms
 from model_service.models.profile_golden import check_kinds, profile_golden
+from model_service.models.recent_rows import weight_read
 from model_service.models.robust import CALIBRATION, build_robust, robust_score
 from model_service.models.rounding import rounded, rounded_number, rounded_or_nan
 from model_service.models.score_check import check_scores
@@ -76,18 +77,20 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         profile: Gives channels, window and features.
         family: Name of the model family.
         model: The model.
-        healthy: As for ``factory_bundle``; of the baselines and bin edges.
+        healthy: As for ``factory_bundle``; of the baselines and bin edges. Stretches (m, 2F) have recent
+            levels behind the features, for a model that reads them.
         golden: Windows of the golden vectors, shape (n, W, C).
         training: Where the windows came from, for the manifest.
         detector: Which kind it is; empty: the Mahalanobis distance.
         major: First number of the version; the factory's is 0.
         lineage: What it was trained from; None: nothing in a lake.
     """
-    every_window = np.concatenate([stretch for device in healthy for stretch in device])
+    columns, width = [*profile.feature_names, "score"], len(profile.feature_names)
+    measured = [[stretch[:, :width] for stretch in device] for device in healthy]
+    every_window = np.concatenate([stretch for device in measured for stretch in device])
     vectors = profile_golden(profile, golden, model)
-    columns = [*profile.feature_names, "score"]
-    season = season_of(profile, healthy)
-    scored = [[np.column_stack([stretch, model.score(stretch)]) for stretch in device] for device in healthy]
+    season = season_of(profile, measured)
+    scored = [[_with_score(stretch, width, model) for stretch in device] for device in healthy]
     manifest = Manifest(
         name=family,
         version="",
@@ -108,12 +111,17 @@ def learnt_bundle(  # noqa: PLR0913, PLR0917  (the bytes depend on each of them,
         time_zone=profile.calendar_zone,
         seasons=_seasons(profile, season),
         history=sums_read(model),
+        recent=weight_read(model),
         lineage=lineage,
         tolerance=TOLERANCE,
         files={},
     )
     graph = anomaly_graph(profile, model, family)
     return check_kinds(check_scores(build_bundle(manifest, graph, vectors.to_arrow(), major)), profile)
+
+
+def _with_score(stretch: Array, width: int, model: LearntModel) -> Array:
+    return np.column_stack([stretch[:, :width], model.score(stretch)])
 
 
 def robust_bundle(seed: int) -> BundleFiles:
@@ -157,7 +165,7 @@ def anomaly_graph(profile: Profile, model: ScoreWriter, family: str = "") -> byt
         score_names(profile), write_scores(profile, model, writer, features), strict=True
     ):
         writer.op("Identity", scores, output=name)
-    inputs = graph_inputs(profile, history=bool(sums_read(model)))
+    inputs = graph_inputs(profile, history=bool(sums_read(model)), recent=bool(weight_read(model)))
     return writer.build(family or profile.model.family, inputs, graph_outputs(profile))
 
 

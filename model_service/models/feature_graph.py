@@ -20,6 +20,7 @@ from schemas.feature_set import FEATURE_KINDS, FeatureSpec
 from schemas.history_spec import HISTORY, history_width
 from schemas.output_names import PRIMARY
 from schemas.profile import Profile
+from schemas.recent_level import RECENT
 
 LARGEST = float(np.finfo(np.float32).max)
 NAN = float("nan")
@@ -341,12 +342,13 @@ def write_profile_features(writer: GraphWriter, profile: Profile) -> str:
     return features
 
 
-def graph_inputs(profile: Profile, *, history: bool = False) -> list[Any]:
+def graph_inputs(profile: Profile, *, history: bool = False, recent: bool = False) -> list[Any]:
     """Declared inputs of a profile's own graphs: ``window``, and ``calendar`` where it has one.
 
     Args:
         profile: Gives their shapes.
         history: The graph also takes the hours before.
+        recent: The graph also takes the recent levels.
     """
     shape: list[int | str] = ["batch", profile.sampling.window_samples, len(profile.channels)]
     calendar = [tensor(CALENDAR, FLOAT, ["batch", len(profile.features.calendar)])]
@@ -355,6 +357,7 @@ def graph_inputs(profile: Profile, *, history: bool = False) -> list[Any]:
         tensor("window", FLOAT, shape),
         *(calendar if profile.features.calendar else []),
         *(hours if history else []),
+        *([tensor(RECENT, FLOAT, ["batch", len(profile.feature_names)])] if recent else []),
     ]
 
 

@@ -11,12 +11,14 @@ from model_service.models.bundle_files import BundleFiles
 from model_service.models.features import profile_features
 from model_service.models.golden import Golden, golden_feeds, golden_windows
 from model_service.models.learnt_model import ScoresRows, sums_read, with_outputs
-from model_service.models.rounding import rounded_or_nan
+from model_service.models.recent_rows import weight_read
+from model_service.models.rounding import rounded, rounded_or_nan
 from model_service.models.runtime import OrtGraph
 from schemas.calendar_features import golden_ends
 from schemas.errors import BundleError
 from schemas.history_spec import HISTORY, golden_history
 from schemas.profile import Profile
+from schemas.recent_level import RECENT
 
 Array = NDArray[np.float64]
 
@@ -36,9 +38,32 @@ def profile_golden(profile: Profile, windows: NDArray[np.float32], model: Scores
     further = np.empty((0, 0))
     if profile.model.outputs:
         further = with_outputs(model, profile).further(features)
-    made = golden_of(profile, windows, features, model.score(features), further)
+    recent = golden_recent(features) if weight_read(model) else None
+    score = model.score(golden_rows(features, recent))
+    made = golden_of(profile, windows, features, score, further)
     sums = sums_read(model)
-    return replace(made, extra={HISTORY: golden_history(len(sums))}) if sums else made
+    if recent is not None:
+        made = replace(made, extra={**made.extra, RECENT: recent})
+    return replace(made, extra={**made.extra, HISTORY: golden_history(len(sums))}) if sums else made
+
+
+def golden_recent(features: Array) -> Array:
+    """The recent levels of every golden window, shape (1, F): the middle of the windows' own.
+
+    The last one is not known, where there are several: the graph does without.
+    """
+    middle = np.where(np.isfinite(features), features, 0.0).mean(axis=0, keepdims=True)
+    recent = rounded(middle).astype(np.float32)
+    if recent.shape[1] > 1:
+        recent[0, -1] = np.nan
+    return np.asarray(recent)
+
+
+def golden_rows(features: Array, recent: Array | None) -> Array:
+    """Features of golden windows (n, F) as a model reads them: (n, 2F) with recent levels (1, F), if any."""
+    if recent is None:
+        return features
+    return np.hstack([features, np.repeat(recent.astype(np.float64), len(features), axis=0)])
 
 
 def golden_of(

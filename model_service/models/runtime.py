@@ -44,6 +44,11 @@ class OrtGraph:
         except _FAILURES as exc:
             raise BundleError(f"model {name}: {exc}") from exc
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the graph's inputs."""
+        return tuple(given.name for given in self._session.get_inputs())
+
     def width_of(self, name: str) -> int:
         """Length of a one-dimensional input; 0: the graph has no such input."""
         shapes = {given.name: given.shape for given in self._session.get_inputs()}

@@ -14,6 +14,7 @@ from model_service.models.runtime import OrtGraph
 from schemas.errors import BundleError
 from schemas.history_spec import HISTORY, HOURS, golden_history
 from schemas.output_names import PRIMARY
+from schemas.recent_level import RECENT
 from schemas.score_part import ROWS, score_part
 
 Array = NDArray[np.float64]
@@ -35,13 +36,17 @@ class ScoreStage:
 
     def __init__(self, model: bytes, width: int, name: str, further: Sequence[str] = ()) -> None:
         self._width, self._name, self._further = width, name, tuple(further)
-        part = score_part(model, width, name, (HISTORY,), (PRIMARY, *further))
+        part = score_part(model, width, name, (HISTORY, RECENT), (PRIMARY, *further))
         self._graph = OrtGraph(part, name)
         hours = self._graph.width_of(HISTORY)
         self._extra = {HISTORY: golden_history((hours - 1) // HOURS)} if hours else {}
+        self._reads_recent = RECENT in self._graph.inputs
 
     def score(self, features: Array) -> Array:
-        """Score of each row of (n, F); NaN where the model gives none.
+        """Score of each row of (n, F), or of (n, 2F) with recent levels behind; NaN where there is none.
+
+        A model that reads no recent levels leaves them out; one that does takes those that are not given as
+        not known.
 
         Raises:
             BundleError: The graph gives scores of another shape.
@@ -57,8 +62,13 @@ class ScoreStage:
         return self._run(self._further, features)
 
     def _run(self, outputs: Sequence[str], features: Array) -> Array:
-        rows = np.asarray(features, dtype=np.float32).reshape(-1, self._width)
-        found = self._graph.run(tuple(outputs), {ROWS: rows, **self._extra})
+        given = np.asarray(features, dtype=np.float32)
+        given = given.reshape(-1, self._width if given.ndim == 1 else given.shape[1])
+        rows, extra = given[:, : self._width], dict(self._extra)
+        if self._reads_recent:
+            recent = given[:, self._width :]
+            extra[RECENT] = recent if recent.shape[1] else np.full_like(rows, np.nan)
+        found = self._graph.run(tuple(outputs), {ROWS: rows, **extra})
         for scores in found:
             if scores.shape != (len(rows),):
                 raise BundleError(f"model {self._name}: scores of shape {scores.shape} for {len(rows)} rows")

@@ -11,6 +11,7 @@ from schemas.errors import BundleError
 from schemas.fault_effects import LARGEST_LOG, MAX_EFFECTS, FaultEffects
 from schemas.model_version import ModelVersion
 from schemas.profile import Profile
+from schemas.recent_level import RECENT
 from schemas.score_part import score_part
 
 
@@ -53,10 +54,10 @@ def for_devices(bundle: BundleFiles, profile: Profile, bank: FaultBank | None) -
 
 
 def _reads_features(bundle: BundleFiles) -> bool:
-    """Whether the score depends on the features alone, so that a device can put effects between them."""
+    """Whether the score depends on features alone, now and before, so that effects can be put between."""
     manifest = bundle.manifest
     try:
-        score_part(bundle.model, len(manifest.features), manifest.version)
+        score_part(bundle.model, len(manifest.features), manifest.version, (RECENT,))
     except BundleError:
         return False
     return True

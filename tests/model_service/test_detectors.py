@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
+from model_service.detectors.detector import AnomalyDetector, DetectorKind
 from model_service.detectors.kinds import KINDS, detector_of
 from model_service.detectors.symmetric_eigen import eigen
 from model_service.models.adapt import RegimeRows, adapt
 from model_service.models.factory_models import anomaly_graph
 from model_service.models.features import compute, logged_features
+from model_service.models.recent_rows import RECENT_WEIGHT, weight_read, weight_set
 from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
 from schemas.errors import BundleError
 from schemas.manifest import Manifest, Tolerance
 from schemas.profile import Profile
+from schemas.recent_level import RECENT
 
 PUMP = Profile.model_validate(
     {
@@ -48,16 +53,30 @@ def rows(count: int, seed: int = 0) -> np.ndarray:
     return compute(windows(count, seed), PUMP.feature_specs(), PUMP.channel_names)
 
 
+def read(features: np.ndarray, settings: Mapping[str, float]) -> np.ndarray:
+    """Features as a detector of these settings reads them: with the row before as recent level, or alone."""
+    if not weight_set(settings):
+        return features
+    recent = np.vstack([np.full((1, features.shape[1]), np.nan), features[:-1]])
+    return np.hstack([features, recent])
+
+
+def fitted(kind: DetectorKind, settings: Mapping[str, float], count: int = 200) -> AnomalyDetector:
+    return kind.fit(read(rows(count), settings), LOGGED, settings)
+
+
 @pytest.mark.parametrize(("kind", "settings"), EVERY)
 def test_the_graph_gives_the_scores_of_the_reference_implementation(kind, settings):
-    detector = kind.fit(rows(200), LOGGED, settings)
+    detector = fitted(kind, settings)
     given = windows(40, seed=1)
     given[3, :, 0] += 30
     given[4, :, 1] = given[4, 0, 1]
     given[5, :, 0] = np.nan
     graph = OrtGraph(anomaly_graph(PUMP, detector), kind.name)
-    features, score = graph.run(("features", "score"), {"window": given})
-    expected = detector.score(compute(given, PUMP.feature_specs(), PUMP.channel_names))
+    wanted = read(compute(given, PUMP.feature_specs(), PUMP.channel_names), settings)
+    extra = {RECENT: wanted[:, 4:].astype(np.float32)} if weight_read(detector) else {}
+    features, score = graph.run(("features", "score"), {"window": given, **extra})
+    expected = detector.score(wanted)
     np.testing.assert_allclose(score, expected, atol=1e-5)
     assert np.isnan(score[5])
     assert features.shape == (40, 4)
@@ -65,14 +84,16 @@ def test_the_graph_gives_the_scores_of_the_reference_implementation(kind, settin
 
 @pytest.mark.parametrize(("kind", "settings"), EVERY)
 def test_rows_of_the_lake_are_scored_by_the_part_behind_the_features(kind, settings):
-    detector = kind.fit(rows(200), LOGGED, settings)
+    detector = fitted(kind, settings)
     stage = ScoreStage(anomaly_graph(PUMP, detector), 4, kind.name)
-    np.testing.assert_allclose(stage.score(rows(30, 2)), detector.score(rows(30, 2)), atol=1e-5)
+    for given in (rows(30, 2), read(rows(30, 2), settings), read(rows(30, 2), {RECENT_WEIGHT: 1.0})):
+        own = given if weight_read(detector) else given[:, :4]
+        np.testing.assert_allclose(stage.score(given), detector.score(own), atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "settings"), EVERY)
 def test_a_manifest_holds_the_whole_detector(kind, settings):
-    detector = kind.fit(rows(200), LOGGED, settings)
+    detector = fitted(kind, settings)
     manifest = Manifest(
         name="pump",
         version="",
@@ -82,16 +103,18 @@ def test_a_manifest_holds_the_whole_detector(kind, settings):
         calibration=detector.calibration,
         parameters=detector.parameters(),
         detector=kind.name,
+        recent=weight_read(detector),
         tolerance=Tolerance(absolute=1e-4, relative=1e-4),
         files={},
     )
     again = detector_of(Manifest.model_validate_json(manifest.to_json()))
-    np.testing.assert_array_equal(again.score(rows(20, 3)), detector.score(rows(20, 3)))
+    given = read(rows(20, 3), settings)
+    np.testing.assert_array_equal(again.score(given), detector.score(given))
 
 
 @pytest.mark.parametrize(("kind", "settings"), EVERY)
 def test_noise_in_the_last_bits_reaches_no_parameter(kind, settings):
-    healthy = rows(200)
+    healthy = read(rows(200), settings)
     noisy = healthy * (1 + np.random.default_rng(1).uniform(-1e-15, 1e-15, healthy.shape))
     assert kind.fit(healthy, LOGGED, settings).parameters() == kind.fit(noisy, LOGGED, settings).parameters()
 
@@ -100,7 +123,7 @@ def test_noise_in_the_last_bits_reaches_no_parameter(kind, settings):
 def test_a_feature_that_never_moved_neither_divides_by_zero_nor_goes_unseen(kind, settings):
     healthy = rows(200)
     healthy[:, 2] = 7.0
-    detector = kind.fit(healthy, LOGGED, settings)
+    detector = kind.fit(read(healthy, settings), LOGGED, settings)
     moved = healthy[:5].copy()
     moved[:, 2] = 8.0
     assert np.isfinite(detector.distance(healthy)).all()
@@ -146,7 +169,7 @@ def test_a_detector_that_this_release_does_not_know_is_refused():
 
 @pytest.mark.parametrize(("kind", "settings"), EVERY)
 def test_every_detector_moves_to_another_regime_and_judges_there_as_before(kind, settings):
-    before = kind.fit(rows(400), LOGGED, settings)
+    before = fitted(kind, settings, 400)
     shifted = rows(300, seed=5)
     shifted[:, 0] += 6
     regime = RegimeRows(shifted, np.ones(300), np.arange(300) % 10, 10)

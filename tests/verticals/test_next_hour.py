@@ -20,6 +20,7 @@ from model_service.models.runtime import OrtGraph
 from model_service.models.score_stage import ScoreStage
 from model_service.verticals.traffic.intersection_model import OUTPUTS, IntersectionModel
 from schemas.errors import BundleError
+from schemas.history_spec import HISTORY
 from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from schemas.row_schemas import TimeQuality, telemetry_layout
@@ -69,7 +70,7 @@ def test_both_profiles_name_the_outputs_and_rows_have_columns_that_say_what_they
 def test_there_is_a_forecast_from_three_quarters_of_an_hour_on_and_it_is_that_of_the_model(predictor):
     assert np.isnan(outputs(predictor, range(45))).all()
     assert np.isfinite(outputs(predictor, range(45, 60))).all()
-    model, history = detector_of(predictor.manifest), predictor.history("x")
+    model, history = detector_of(predictor.manifest), predictor.kept.of("x", HISTORY)
     assert isinstance(model, IntersectionModel)
     flow, queue = outputs(predictor, range(60, 61))
     at_us = round((TUESDAY + timedelta(minutes=60)).timestamp() * 1e6)
@@ -98,7 +99,7 @@ def test_the_hours_outlast_restarts_and_models_and_belong_to_one_device(predicto
     wanted = outputs(predictor, range(75, 91))
     assert np.isfinite(wanted).all()
     assert outputs(after, range(75, 91)) == outputs(candidate, range(75, 91)) == wanted
-    assert candidate.history("y") is None
+    assert candidate.kept.of("y", HISTORY) is None
 
 
 def test_a_damaged_history_begins_anew_and_the_score_goes_on(predictor, caplog):

@@ -108,7 +108,7 @@ def write_disagreement(
 
 def write_incidents(page: FigurePage, runs: Sequence[IncidentRun]) -> None:
     """Delay of the alarms, and false ones."""
-    page.lines += ["", "### Incidents in SUMO"]
+    page.lines += ["", "### Incidents, the parts and the watch alone"]
     limit_s = 3 * WINDOW_S
     rows = []
     for net in sorted({r.net for r in runs}):

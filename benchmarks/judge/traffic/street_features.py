@@ -95,7 +95,7 @@ def generated_rows(number: int, hit: Hit | None) -> Array:
     faults: tuple[Injection, ...] = ()
     if hit is not None:
         channel = f"queue_{hit.part}"
-        faults = (Injection(kind="incident", start_s=AT_S, end_s=AT_S + FOR_S, channel=channel),)
+        faults = (Injection(kind="incident", start_s=AT_S, duration_s=FOR_S, channel=channel),)
     sensors = IntersectionSensors.of(GeneratorRequest(SEED, f"street-{number}", 1.0, faults, 0.0, start))
     samples = np.concatenate([sensors.block(k, CHUNK_S) for k in range(QUARTERS)])
     samples = samples[:, [CHANNELS.index(name) for name in profile.channel_names]]

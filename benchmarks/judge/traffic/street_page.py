@@ -64,13 +64,14 @@ def _write_delays(page: FigurePage, local: Sequence[StreetRun], direct: Sequence
         if not seeds:
             continue
         ours = np.array([mine[s].delay_s for s in seeds])
-        cells = [f"{ours.mean():.1f} ({ours.min():.1f} to {ours.max():.1f})"]
+        spread = f" ({ours.min():.1f} to {ours.max():.1f})" if len(seeds) > 1 else ""
+        cells = [f"{ours.mean():.1f}{spread}"]
         for arm in ("local", "actuated"):
             theirs = np.array([arms[arm][s] for s in seeds])
             value, low, high = change(ours, theirs)
-            shown = f" ({low:+.1%} to {high:+.1%})" if len(seeds) >= LEAST_SEEDS else ""
             each = ", ".join(f"{v:+.0%}" for v in ours / theirs - 1)
-            cells += [f"{theirs.mean():.1f}", f"{value:+.1%}{shown or f' ({each})'}"]
+            shown = f"{low:+.1%} to {high:+.1%}" if len(seeds) >= LEAST_SEEDS else each
+            cells += [f"{theirs.mean():.1f}", f"{value:+.1%}" + (f" ({shown})" if len(seeds) > 1 else "")]
         counts = {
             n: sum(mine[s].counts[n] for s in seeds)
             for n in ("windows", "same_choice", "changes", "same_change")
@@ -98,7 +99,7 @@ def _write_incidents(page: FigurePage, runs: Sequence[StreetRun], learnt: Alarms
     page.say(
         f"From second {AT_S} on a vehicle stands on a lane of a through phase, 40 m before the stop line "
         "(*lane*; others drive around it over the bay for left turns or the second lane), or on each lane of "
-        "the approach (*closed*). *Model*: the rule `{ACTION}` on the score "
+        f"the approach (*closed*). *Model*: the rule `{ACTION}` on the score "
         f"of the shipped graph (from {rule.enter:g}, for {rule.after_windows} windows). *Moved model*: the "
         "same after the loop's own arithmetic has moved the score to the healthy hours of the first seed of "
         "that network, no gate asked; all other runs are judged. *Watch*: "

@@ -59,7 +59,7 @@ def examine(  # noqa: PLR0913, PLR0917  (what a cause depends on)
     """
     scale = ReferenceScale.of(champion, profile)
     if scale is None:
-        text = f"model {champion.version} has no baselines to compare with: a person must decide"
+        text = f"model {champion.version} gives no healthy reference to compare with: a person must decide"
         return Examination(Cause(DriftKind.UNCLASSIFIED, False, True, (), (), {}, text), None)
     shifts = read_shifts(connection, profile, scale, onset, known_at, cohorts)
     slow = sum(k == DriftKind.DEGRADATION for k in kinds) / len(kinds) if kinds else 0.0
@@ -146,7 +146,7 @@ def after_examination(
         # A person could not have it trained either: the run waits for nobody, and says what can be done.
         state, says = RunState.DECLINED, f"{untaught}. {INSPECT}"
         finding = finding.model_copy(update={"text": says})
-    elif state is RunState.COLLECTING and held:
+    elif held and state in (RunState.COLLECTING, RunState.WAITING):
         state, says = RunState.WAITING, held
         finding = finding.model_copy(update={"text": f"{finding.text}. {held}"})
     was_wear = run.finding is not None and run.finding.kind == DriftKind.DEGRADATION

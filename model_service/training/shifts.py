@@ -68,7 +68,7 @@ class ReferenceScale:
 
     @classmethod
     def of(cls, champion: Manifest, profile: Profile) -> ReferenceScale | None:
-        """The scale of a manifest; None: it has no baselines (the generic model is not trained)."""
+        """The scale of a manifest; None: nobody has fitted it to healthy windows here."""
         known = [champion.baselines.get(name) for name in profile.feature_names]
         stated = [b for b in known if b is not None]
         found = healthy_reference(champion, profile)

@@ -18,8 +18,14 @@ from model_service.registry.bundle_store import read_artifact
 from model_service.registry.registry_tables import candidates, gate_verdicts, runs
 from model_service.service.fleet_writes import RunRequest, request_run
 from model_service.training.building import IMPORT, waits_for_a_person
+from model_service.training.cause import Cause
+from model_service.training.examine import Examination, after_examination
+from model_service.training.run_states import RunState
+from model_service.training.training_run import TRAINER, RunReason, TrainingRun
 from schemas.calendar_features import golden_ends
+from schemas.drift_vocabulary import NEW_NORMAL, DriftKind
 from schemas.errors import BundleError
+from schemas.instants import utc_now
 from tests.model_service.given_graphs import file_of, of_features, of_windows
 from tests.model_service.test_detectors import PUMP, windows
 from tests.model_service.test_first_model_line import OWN, FirstModelRig
@@ -165,3 +171,16 @@ def test_after_an_import_a_person_may_have_another_model_fitted_in_its_place(rig
     assert run["state"] == "trained", run["detail"]
     made = read_artifact(rig.settings.artifacts, rig.rows(candidates)[-1]["sha256"]).manifest
     assert made.parameters
+
+
+@pytest.mark.parametrize("kind", [DriftKind.UNCLASSIFIED, DriftKind.SENSOR_RECALIBRATION])
+def test_a_drift_of_an_import_says_what_a_person_can_do_whatever_it_was_found_to_be(kind):
+    at = utc_now()
+    run = TrainingRun(
+        run_id="r", family="pump", profile=OWN.name, state=RunState.EXAMINING, reason=RunReason.DRIFT,
+        requested_by=TRAINER, created_at=at, updated_at=at, verdicts=(), onset=at, seed=1,
+    )  # fmt: skip
+    found = Examination(Cause(kind, kind in NEW_NORMAL, True, (), (), {}, "it moved"), None)
+    after = after_examination(run, found, OWN, waited=False, untaught="", held="bring another")
+    assert (after.state, after.detail) == (RunState.WAITING, "bring another")
+    assert after.finding.text == "it moved. bring another"

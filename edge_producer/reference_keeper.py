@@ -45,7 +45,11 @@ class ReferenceKeeper:
                 model.restore_reference(self._device_id, self._kept[model.version])
             except (ValueError, TypeError, KeyError):
                 log.exception("a reference is damaged and learnt anew", extra={"device_id": self._device_id})
-        for name, state in self._inputs.items() if isinstance(model, KeepsInputs) else ():
+        if isinstance(model, KeepsInputs):
+            self._restore(model)
+
+    def _restore(self, model: KeepsInputs) -> None:
+        for name, state in self._inputs.items():
             try:
                 model.restore_kept(self._device_id, name, state)
             except (ValueError, TypeError, KeyError):

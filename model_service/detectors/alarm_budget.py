@@ -63,6 +63,17 @@ class AlarmRule:
                 quiet += 1
         return starts
 
+    def lasting(self, distance: Array) -> Array:
+        """Distance that the last ``after_windows`` windows all have: what an alarm begins at, shape (n,).
+
+        NaN where one of them has none, or there are not so many.
+        """
+        found = np.array(distance, dtype=np.float64)
+        for back in range(1, self.after_windows):
+            found[back:] = np.minimum(found[back:], distance[:-back])
+            found[: min(back, len(found))] = np.nan
+        return found
+
     def cost(self, high: Flags) -> int:
         """Alarms that one device's windows cost its people; an alarm that lasts counts again and again.
 
@@ -118,6 +129,10 @@ def threshold_for(devices: Sequence[Array], rule: AlarmRule) -> AlarmThreshold:
         distance, counted = _counted(devices, every, rule, allowed), True
     else:
         distance, counted = _extended(every, rule), False
+        lasting = np.concatenate([rule.lasting(d) for d in devices])
+        if rule.after_windows > 1 and np.isfinite(lasting).any():
+            # Single windows raise no alarm, but the few that lasted show less of the tail: halfway.
+            distance = math.sqrt(distance * _extended(lasting[np.isfinite(lasting)], rule))
     return AlarmThreshold(distance, counted, days, rule.count(devices, distance))
 
 

@@ -141,6 +141,16 @@ def test_the_device_scores_what_numpy_scores_over_a_restart_and_a_gap():
     np.testing.assert_allclose(scores(far, given, 30, skipped=50), wanted(given, at_us)[30:], atol=1e-4)
 
 
+def test_devices_of_one_host_keep_their_own_levels():
+    one, two, model = wandering(12, 1), wandering(12, 2), predictor()
+    found: dict[str, list[float | None]] = {"a": [], "b": []}
+    for number in range(12):
+        at = BEGIN + timedelta(microseconds=TIMING.hop_us * number)
+        for name, given in (("a", one), ("b", two)):
+            found[name].append(model.score(name, given[number], at)[1])
+    assert found == {"a": scores(predictor(), one), "b": scores(predictor(), two)}
+
+
 def test_another_model_of_the_same_weight_goes_on_and_one_of_another_begins_anew():
     given, before, keeper = wandering(40, 8), predictor(), ReferenceKeeper("p", PUMP, None)
     keeper.begin(before)

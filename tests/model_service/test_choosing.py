@@ -61,6 +61,22 @@ def test_more_high_windows_never_cost_less(high, more, after, refractory):
     assert rule.cost(fewer | np.array(more[:width], dtype=bool)) >= rule.cost(fewer)
 
 
+@given(distance=st.lists(st.floats(0, 9), max_size=40), after=st.integers(1, 3))
+def test_an_alarm_begins_at_what_enough_windows_in_a_row_reach(distance, after):
+    given_distance, rule = np.array(distance), AlarmRule(1.0, 60.0, after, 0)
+    reached = np.nan_to_num(rule.lasting(given_distance), nan=-1.0) >= 5.0
+    started = rule.starts(given_distance >= 5.0)
+    assert reached[started].all()
+    assert bool(reached.any()) == bool(started.any())
+
+
+def test_a_short_history_under_a_rule_of_several_windows_asks_for_what_lasts():
+    distance = np.random.default_rng(2).exponential(size=80)
+    found = [threshold_for([distance], AlarmRule(1.0, 5.0, after)) for after in (1, 2, 3)]
+    assert [f.alarms for f in found] == [0, 0, 0]
+    assert found[0].distance > found[1].distance > found[2].distance
+
+
 @pytest.mark.parametrize("budget", [0.5, 1.0, 4.0])
 def test_a_long_history_is_counted_and_keeps_to_the_budget(budget):
     distance = np.random.default_rng(0).exponential(size=20 * 1440)

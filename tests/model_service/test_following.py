@@ -43,17 +43,9 @@ def history(devices: int, wander: float, every: int = 1) -> FeatureHistory:
 
 
 @pytest.mark.parametrize("devices", [1, MANY_DEVICES])
-def test_a_history_that_wanders_is_followed_and_a_fleet_that_does_not_is_not(bank, devices):
-    assert choose(history(devices, 1.0), LOGGED, bank, RULE).kind is FORECAST
-    if devices >= MANY_DEVICES:
-        assert choose(history(devices, 0.0), LOGGED, bank, RULE).kind is not FORECAST
-
-
-def test_on_what_stands_still_following_detects_no_less_than_the_chosen_detector(bank):
-    found = choose(history(1, 0.0), LOGGED, bank, RULE)
-    best = max(t.recall for t in found.trials)
-    [mine] = [t.recall for t in found.trials if t.kind == FORECAST.name]
-    assert mine >= best - 0.05
+def test_a_history_that_wanders_is_followed_and_one_that_does_not_is_not(bank, devices):
+    assert choose(history(devices, 1.0), LOGGED, bank, RULE).kind.name == FORECAST.name
+    assert choose(history(devices, 0.0), LOGGED, bank, RULE).kind.name != FORECAST.name
 
 
 def test_rows_that_do_not_follow_one_another_leave_it_out_with_the_reason(bank):
@@ -61,19 +53,19 @@ def test_rows_that_do_not_follow_one_another_leave_it_out_with_the_reason(bank):
     chosen = choose(sampled, LOGGED, bank, RULE)
     [trial] = [t for t in chosen.trials if t.kind == FORECAST.name]
     assert "windows follow another without a gap" in trial.failed
-    assert chosen.kind is not FORECAST
+    assert chosen.kind.name != FORECAST.name
 
 
 def test_a_level_that_wanders_for_ever_costs_no_false_alarms_once_it_is_followed(bank):
     whole = history(1, 0.3)
     early = np.arange(COUNT) < COUNT // 3
     found = choose(whole.part(early), LOGGED, bank, RULE)
-    assert found.kind is FORECAST
+    assert found.kind.name == FORECAST.name
     later = found.detector.distance(whole.rows(found.detector.recent))[~early]
     still = fit_mahalanobis(whole.features[early], LOGGED, {"shrinkage": 0.2})
     limit = threshold_for([still.distance(whole.features[early])], RULE).distance
-    assert (later >= found.threshold.distance).mean() < 0.2
-    assert (still.distance(whole.features[~early]) >= limit).mean() > 0.5
+    high = (later >= found.threshold.distance).mean()
+    assert (still.distance(whole.features[~early]) >= limit).mean() > max(0.2, 3 * high)
 
 
 def test_a_fault_is_tried_as_it_begins_and_after_it_has_lasted(bank):

@@ -30,13 +30,14 @@ from model_service.training.examine import (
     after_examination,
     examine,
     finding_of,
+    has_one_cause,
     has_waited,
     may_build,
     while_collecting,
 )
 from model_service.training.lineage import lineage_of, stored_selection
 from model_service.training.run_states import RunState
-from model_service.training.training_run import TRAINER, RunReason, TrainingPlan, TrainingRun
+from model_service.training.training_run import TRAINER, DriftFinding, RunReason, TrainingPlan, TrainingRun
 from model_service.training.trigger import (
     ExtendRun,
     StartRun,
@@ -232,7 +233,7 @@ class SimulatedLoop:
         if lacks := dataset.lacks(profile, run.need or 0.0):
             return self._wait(run, now, lacks)
         proof = proof_of(found.cause, self._champion.manifest, run.onset or now, self._story.announced)
-        return self._built(run, dataset, finding.moved, proof, now)
+        return self._built(run, dataset, finding, proof, now)
 
     def _wait(self, run: TrainingRun, now: datetime, lacks: str) -> TrainingRun | None:
         if now - run.updated_at < timedelta(seconds=self._story.profile.training.max_wait_s):
@@ -240,19 +241,21 @@ class SimulatedLoop:
         return run.to(RunState.FAILED, detail=lacks)
 
     def _built(
-        self, run: TrainingRun, dataset: Dataset, moved: Sequence[str], proof: DriftProof, now: datetime
+        self, run: TrainingRun, dataset: Dataset, finding: DriftFinding, proof: DriftProof, now: datetime
     ) -> TrainingRun:
         """Make the candidate, have it judged, and send it on its way if it passes."""
-        story, before = self._story, self._champion
+        story, before, moved = self._story, self._champion, finding.moved
+        one_cause = has_one_cause(finding, story.profile)
         plan = TrainingPlan(
-            selection=stored_selection(dataset.selection), moved=tuple(moved), model_kind=dataset.kind
-        )
+            selection=stored_selection(dataset.selection), moved=moved, model_kind=dataset.kind,
+            one_cause=one_cause,
+        )  # fmt: skip
         planned = replace(run, plan=plan, cut=self._step, pin=f"run-{run.run_id}", kind=dataset.kind)
         training_set, version = dataset.training_set, before.manifest.version
         lineage = lineage_of(planned, dataset.selection, training_set, run.verdicts, version)
         made = build_candidate(
             story.profile, training_set.rows, before, moved, lineage, run.seed, self._major, dataset.kind,
-            detector_of,
+            detector_of, one_cause=one_cause,
         )  # fmt: skip
         self.history.built.append(self._period[1])
         expected = {
@@ -260,10 +263,10 @@ class SimulatedLoop:
             "known_at": dataset.selection.known_at, "champion": version,
         }  # fmt: skip
         inputs = GateInputs(
-            unhurried(story.profile), made, before, training_set.rows, tuple(moved), expected,
+            unhurried(story.profile), made, before, training_set.rows, moved, expected,
             dict.fromkeys(story.devices, story.cohort), story.bank,
             proven=proof.proven, announced=proof.announced, shown=proof.shown,
-            unlearnt=proof.unlearnt,
+            unlearnt=proof.unlearnt, one_cause=one_cause,
         )  # fmt: skip
         verdicts = self._gates(inputs)
         why = refusal(verdicts)

@@ -132,8 +132,9 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     reference = detector_of(champion) if champion.parameters else None
     renewal_gain = 0.0 if inputs.unlearnt or inputs.asked_by else gates.min_renewal_gain
     bounds = gates.min_recall if known or inputs.bank is None else 0.0, gates.max_recall_loss
+    homes = None if known or not inputs.proven else _references(inputs, reference)
     verdicts = [
-        judge_quality(paired, gates.min_gain, proven=inputs.proven, renewal_gain=renewal_gain),
+        judge_quality(paired, gates.min_gain, proven=inputs.proven, renewal_gain=renewal_gain, homes=homes),
         judge_recall(paired, reference, *bounds),
         judge_false_alarms(paired, inputs.profile.rollout.max_alarm_gain),
         judge_masked_channels(
@@ -146,6 +147,18 @@ def _judge_scores(inputs: GateInputs, new: Score, old: Score, holdout: Holdout) 
     if reference is not None:
         verdicts.append(_judge_step(inputs, reference, inputs.bank if known else None))
     return tuple(verdicts)
+
+
+def _references(
+    inputs: GateInputs, champion: AdaptableModel | None
+) -> tuple[AdaptableModel, AdaptableModel] | None:
+    """Healthy references of candidate and champion; None: one of them states none of its own.
+
+    A drift alone lifts the scores of faults so small that neither detects them; where it is shown to be
+    harmless, that is no merit of the champion.
+    """
+    new = inputs.candidate.manifest
+    return (detector_of(new), champion) if champion is not None and new.kind == "anomaly" else None
 
 
 def _judge_step(inputs: GateInputs, champion: AdaptableModel, bank: FaultBank | None) -> GateVerdict:
@@ -186,8 +199,10 @@ def _for_devices(inputs: GateInputs, made: BundleFiles) -> BundleFiles:
 
 def _built_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) -> BundleFiles:
     profile, rows, kind = inputs.profile, inputs.rows, inputs.candidate.manifest.kind
-    champion, moved = inputs.champion, inputs.moved
-    return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)
+    champion, moved, one_cause = inputs.champion, inputs.moved, inputs.one_cause
+    return build_candidate(
+        profile, rows, champion, moved, lineage, seed, major, kind, detector_of, one_cause=one_cause
+    )
 
 
 def _first_again(inputs: GateInputs, lineage: Lineage, seed: int, major: int) -> FittedCandidate:

@@ -56,6 +56,7 @@ class GateInputs:
         unlearnt: That normal began after the champion was trained.
         asked_by: Who asked for its run, or decided on its drift; empty: no person did.
         so_far: What nothing explains of the champion's reference; None: the champion is a first model.
+        one_cause: By the run's plan, one cause moved all that moved.
     """
 
     profile: Profile
@@ -76,6 +77,7 @@ class GateInputs:
     unlearnt: bool = False
     asked_by: str = ""
     so_far: Unexplained | None = None
+    one_cause: bool = False
 
 
 def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCandidate) -> GateInputs:
@@ -134,6 +136,7 @@ def read_inputs(settings: ModelSettings, registry: Registry, pending: PendingCan
         unlearnt=proof.unlearnt,
         asked_by=pending.asked_by,
         so_far=so_far,
+        one_cause=pending.plan.one_cause,
     )
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.detectors.healthy_reference import HealthyReference
-from model_service.gates.holdout import HoldoutRows
+from model_service.gates.holdout import Holdout, HoldoutRows
 from model_service.models.adapt import AdaptableModel
+from model_service.models.fault_bank import FaultBank
 from model_service.models.mahalanobis import logarithms
 from model_service.training.movement import SMALLEST
 
@@ -83,6 +84,22 @@ def _apart(along: Array, moved: NDArray[np.bool_]) -> bool:
     within = np.concatenate([g - g.mean() for g in groups])
     gap = float(groups[0].mean() - groups[1].mean())
     return gap > APART * float(np.sqrt((within**2).mean()))
+
+
+def faults_at_home(
+    holdout: Holdout, bank: FaultBank | None, reference: Reference | None
+) -> dict[str, list[HoldoutRows]]:
+    """Faults as a model met them in its own regime: the bank's in rows moved back, and labelled ones.
+
+    Args:
+        holdout: Gives the rows.
+        bank: Faults to inject; None: only labelled ones are known.
+        reference: Of the model; None: no row is moved.
+    """
+    faults = holdout.faults(bank)
+    if bank is None or reference is None:
+        return faults
+    return faults | holdout.faults(bank, at_home(holdout.healthy, reference))
 
 
 def at_home(rows: HoldoutRows, reference: Reference) -> HoldoutRows:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
+from model_service.gates.home_rows import Reference, faults_at_home
 from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
 from model_service.gates.verdict import GateVerdict, not_shown
 
@@ -58,7 +59,12 @@ def losses(score: Score, holdout: Holdout, faults: Mapping[str, Sequence[Holdout
 
 
 def judge_quality(
-    paired: PairedScores, min_gain: float, *, proven: bool = False, renewal_gain: float = 0.0
+    paired: PairedScores,
+    min_gain: float,
+    *,
+    proven: bool = False,
+    renewal_gain: float = 0.0,
+    homes: tuple[Reference, Reference] | None = None,
 ) -> GateVerdict:
     """Passes if the whole interval of the gain lies above the bound.
 
@@ -71,6 +77,8 @@ def judge_quality(
         renewal_gain: For a candidate whose champion knows the devices' normal already: the share of the
             champion's loss that it must take away, if that is a higher bound. What is clear of chance and
             smaller is not worth a release, and what comes next may turn it round.
+        homes: Healthy references of candidate and champion, where each one's misses count in its own regime:
+            beside it, where all scores are higher, faults that it does not detect would count for it.
     """
     holdout, present = paired.holdout, paired.present
     if present.sum() < MIN_DEVICES:
@@ -81,10 +89,12 @@ def judge_quality(
         # Every alarm is then an error, and a model that never raises one would win.
         why = "no fault bank and no labelled fault: a model that never alarms would have the best quality"
         return not_shown(GATE, why, min_gain)
-    new, old = (losses(score, holdout, faults) for score in (paired.candidate, paired.champion))
+    new, old = (
+        losses(score, holdout, faults_at_home(holdout, paired.bank, home))
+        for score, home in zip((paired.candidate, paired.champion), homes or (None, None), strict=True)
+    )
     counts = draws(paired.drawable)
-    gains = new.quality(lambda s: s.drawn(counts)) - old.quality(lambda s: s.drawn(counts))
-    low, high = interval(gains)
+    low, high = interval(new.quality(lambda s: s.drawn(counts)) - old.quality(lambda s: s.drawn(counts)))
     new_quality, old_quality = (float(m.quality(_mean)) for m in (new, old))
     gain = new_quality - old_quality
     bound = max(min_gain, renewal_gain * (1 - old_quality))
@@ -93,6 +103,7 @@ def judge_quality(
         f"quality {new_quality:.3f} against the champion's {old_quality:.3f}: "
         f"gain {gain:+.4f} [{low:+.4f}, {high:+.4f}], must lie above {bound:.2g}"
         f"{' in the middle: the drift proves itself' if proven else ''}"
+        f"{', faults in the own regime of each' if homes else ''}"
         f"{f', {renewal_gain:.0%} of what the champion lacks' if bound > min_gain else ''}"
     )
     detail = {

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_service.gates.holdout import Holdout, HoldoutRows, PairedScores, Score
-from model_service.gates.home_rows import Reference, at_home, group_shifts, positions, values
+from model_service.gates.home_rows import (
+    Reference,
+    at_home,
+    faults_at_home,
+    group_shifts,
+    positions,
+    values,
+)
 from model_service.gates.prediction import KEY, prediction
 from model_service.gates.statistics import MIN_DEVICES, WeightedShare, draws, interval, share
 from model_service.gates.verdict import GateVerdict, not_shown
@@ -50,11 +57,8 @@ def judge_recall(
     faults = holdout.faults(bank)
     if not faults:
         return not_shown(RECALL, "no fault bank and no labelled fault", min_recall)
-    champion_faults = dict(faults)
-    if bank is not None and reference is not None:
-        champion_faults |= holdout.faults(bank, at_home(holdout.healthy, reference))
     new = _detected(paired.candidate, faults, paired)
-    old = _detected(paired.champion, champion_faults, paired)
+    old = _detected(paired.champion, faults_at_home(holdout, bank, reference), paired)
     value, before = _mean_recall(new), _mean_recall(old)
     counts = draws(paired.drawable)
     drawn = [np.mean([s.drawn(counts) for s in severities], axis=0) for severities in new.values()]

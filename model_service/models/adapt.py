@@ -4,11 +4,13 @@ This is not a new fit: forty rows do not determine a correlation matrix of ten f
 device are worth little more than one row. So the champion is the prior. Features of channels that moved take
 mean and spread from the new rows; all others stay near the champion's. A spread that grew because only some
 devices moved is independent of everything else, so it weakens the feature's correlations and keeps its
-covariances.
+covariances. Where one cause moved all of these features, as a sensor's gain does, they grew together: whoever
+lies far out in one lies as far out in the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -63,7 +65,11 @@ class RegimeRows:
 
 
 class AdaptableModel(Protocol):
-    """An anomaly model that can move to another regime; attributes of shape (F,)."""
+    """An anomaly model that can move to another regime; attributes of shape (F,).
+
+    One in which spreads can grow together has ``moved_by_one_cause`` as well: as ``moved_to``, but all spread
+    that grew has one cause, which moves its features together.
+    """
 
     @property
     def logged(self) -> Flags:
@@ -113,7 +119,9 @@ class AdaptableModel(Protocol):
 Adaptable = TypeVar("Adaptable", bound=AdaptableModel)
 
 
-def adapt(champion: Adaptable, rows: RegimeRows, moved: Flags, healthy_score: float) -> Adaptable:
+def adapt(
+    champion: Adaptable, rows: RegimeRows, moved: Flags, healthy_score: float, *, one_cause: bool = False
+) -> Adaptable:
     """The champion's model, moved to the regime of the rows.
 
     Args:
@@ -121,6 +129,7 @@ def adapt(champion: Adaptable, rows: RegimeRows, moved: Flags, healthy_score: fl
         rows: Of two devices at least.
         moved: Features that may have moved by any amount, shape (F,).
         healthy_score: Mean score of healthy windows, which the new model is to keep.
+        one_cause: What moved, one cause moved; heeded by models in which spreads can grow together.
 
     Raises:
         ValueError: Rows of fewer than two devices.
@@ -132,7 +141,10 @@ def adapt(champion: Adaptable, rows: RegimeRows, moved: Flags, healthy_score: fl
     keep = PRIOR_DEVICES / (PRIOR_DEVICES + rows.devices)
     mean = rounded(np.where(moved, observed, keep * champion.mean + (1 - keep) * observed))
     std = rounded(np.where(moved, _spread(x, weights, rows.devices, champion.std), champion.std))
-    uncalibrated = champion.moved_to(mean, std)
+    move: Callable[[Array, Array], Adaptable] = champion.moved_to
+    if one_cause:
+        move = getattr(champion, "moved_by_one_cause", move)
+    uncalibrated = move(mean, std)
     if weight_read(champion):  # rows of a sample have no recent levels: they score as no device's windows do
         return uncalibrated
     return uncalibrated.calibrated_by(_recalibrated(uncalibrated, rows, weights, healthy_score))

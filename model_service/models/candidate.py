@@ -43,6 +43,8 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
     major: int,
     kind: str = "anomaly",
     read: Callable[[Manifest], AdaptableModel] = Mahalanobis.of,
+    *,
+    one_cause: bool = False,
 ) -> BundleFiles:
     """The candidate's bundle.
 
@@ -56,6 +58,7 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
         major: First number of the version.
         kind: ``anomaly`` or ``classifier``.
         read: Reads the champion's anomaly model from its manifest.
+        one_cause: What moved, one cause moved (``adapt``).
 
     Raises:
         DatasetError: Too few devices, or labels of one class only.
@@ -65,9 +68,8 @@ def build_candidate(  # noqa: PLR0913, PLR0917  (the bytes depend on each of the
     if kind == "classifier":
         manifest, graph, golden = _classifier(profile, chosen, champion, seed)
     else:
-        manifest, graph, golden = _anomaly(
-            profile, chosen, champion, moved_features(profile, moved), read(champion.manifest)
-        )
+        before, flags = read(champion.manifest), moved_features(profile, moved)
+        manifest, graph, golden = _anomaly(profile, chosen, champion, flags, before, one_cause=one_cause)
     training = TrainingFacts(
         script=SCRIPT, seed=seed, devices=chosen.rows.devices, windows=len(chosen.rows.features)
     )
@@ -83,10 +85,16 @@ def moved_features(profile: Profile, names: Collection[str]) -> Flags:
 
 
 def _anomaly(
-    profile: Profile, chosen: TrainingRows, champion: BundleFiles, moved: Flags, before: AdaptableModel
+    profile: Profile,
+    chosen: TrainingRows,
+    champion: BundleFiles,
+    moved: Flags,
+    before: AdaptableModel,
+    *,
+    one_cause: bool,
 ) -> tuple[Manifest, bytes, Golden]:
     old = champion.manifest
-    model = adapt(before, chosen.rows, moved, old.baselines["score"].mean)
+    model = adapt(before, chosen.rows, moved, old.baselines["score"].mean, one_cause=one_cause)
     golden = profile_golden(profile, golden_windows(champion.golden), model)
     # What did not move keeps the champion's baselines and bin edges: its summaries stay comparable.
     baselines = {

@@ -69,7 +69,16 @@ class Mahalanobis:
         # D: share of each spread that was known. New spread is independent, so R' = D R D + (I - D²), which
         # stays positive definite.
         known = np.minimum(self.std / std, 1.0)
-        correlation = self.correlation() * np.outer(known, known)
+        return self._grown(mean, std, self.correlation() * np.outer(known, known))
+
+    def moved_by_one_cause(self, mean: Array, std: Array) -> Mahalanobis:
+        """The same, where all spread that grew has one cause: its features go together, each as it moved."""
+        # R' = D R D + g g', g the new share of each spread with the sign of its shift: positive definite too.
+        known = np.minimum(self.std / std, 1.0)
+        grown = np.sqrt(1.0 - known**2) * np.sign(mean - self.mean)
+        return self._grown(mean, std, self.correlation() * np.outer(known, known) + np.outer(grown, grown))
+
+    def _grown(self, mean: Array, std: Array, correlation: Array) -> Mahalanobis:
         np.fill_diagonal(correlation, 1.0)
         return Mahalanobis(self.logged, mean, std, whitening_of(correlation), self.calibration)
 

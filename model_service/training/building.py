@@ -86,4 +86,6 @@ def _as_trained(  # noqa: PLR0913, PLR0917  (as ``candidate_bundle``)
         bank = choosing_bank(root, profile, plan.bank)
         return build_fitted_candidate(profile, rows, bank, lineage, seed, major).bundle
     kind, moved = plan.model_kind, plan.moved
-    return build_candidate(profile, rows, champion, moved, lineage, seed, major, kind, detector_of)
+    return build_candidate(
+        profile, rows, champion, moved, lineage, seed, major, kind, detector_of, one_cause=plan.one_cause
+    )

@@ -113,6 +113,16 @@ def finding_of(found: Examination) -> DriftFinding:
     )
 
 
+def has_one_cause(finding: DriftFinding | None, profile: Profile) -> bool:
+    """Whether one cause, a sensor's gain or offset, moved all that moved, and no bank of known faults ships.
+
+    A sensor's gain on some of the devices is the one cause of all spread that grew. A model that takes the
+    spread of each feature for itself hides small generic faults, by which alone such a profile's are judged.
+    """
+    sensor = finding is not None and finding.kind == DriftKind.SENSOR_RECALIBRATION
+    return sensor and shipped_bank(profile) is None
+
+
 def has_waited(run: TrainingRun, found: Examination, profile: Profile, now: datetime) -> bool:
     """Whether a run was examined for as long as it may be before a person has to decide.
 

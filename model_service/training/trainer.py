@@ -45,6 +45,7 @@ from model_service.training.examine import (
     after_examination,
     examine,
     finding_of,
+    has_one_cause,
     has_waited,
     may_build,
     while_collecting,
@@ -227,6 +228,7 @@ class Trainer:
             imported=imported,
             effects=device_bank(self._settings.root, profile),
             announced=finding.announced if finding else "",
+            one_cause=has_one_cause(finding, profile),
         )
         detail = {
             "cut": cut.id,

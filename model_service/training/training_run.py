@@ -110,6 +110,7 @@ class TrainingPlan(RunDocument):
         imported: Digest of the record of an imported model; empty: it is trained.
         effects: Digest of the fault bank whose effects its bundle carries to devices; empty: it carries none.
         announced: Id of the announced change that its drift is; empty: of none.
+        one_cause: One cause moved all that moved (``examine.has_one_cause``).
     """
 
     selection: StoredSelection = Field(alias="wanted")
@@ -123,6 +124,7 @@ class TrainingPlan(RunDocument):
     imported: str = ""
     effects: str = ""
     announced: str = ""
+    one_cause: bool = False
 
 
 class RunChanges(TypedDict, total=False):
@@ -240,7 +242,7 @@ class TrainingRun:
         # What was added since 0.2.0 is left out where it says nothing new.
         younger = {
             name
-            for name in ("bank", "imported", "effects", "announced")
+            for name in ("bank", "imported", "effects", "announced", "one_cause")
             if self.plan and not getattr(self.plan, name)
         }
         plan = {} if self.plan is None else self.plan.model_dump(mode="json", exclude=younger)

@@ -28,7 +28,7 @@ from benchmarks.judge.machine.rig_fleets import (
     UNKNOWN,
     judged_fleet,
 )
-from benchmarks.judge.machine.rig_models import judged_model
+from benchmarks.judge.machine.rig_models import ANNOUNCED, judged_model
 from benchmarks.judge.machine.run_picture import pictured_run, run_picture, scores_of
 from schemas.profile_file import find_profile
 
@@ -42,9 +42,9 @@ SEEDS = {
     STEADY: 3,
 }
 """Fleets of each cell; the seed counts up from 0."""
-OWN_SEEDS, FACTORY_SEEDS, LOAD_SEEDS = 5, 3, 15
-"""Of harmless drifts with a profile of one's own; with the factory's model, by which all are in alarm; and of
-announced loads."""
+FEW_SEEDS, LOAD_SEEDS = 3, 15
+"""Of fleets with the factory's model, by which all are in alarm, and of further changes with a profile of
+one's own; and of announced loads."""
 RESULTS, PAGE, PICTURE = (
     Path(__file__).with_name("results.json"),
     "docs/verticals/machine.md",
@@ -74,7 +74,7 @@ def judge_machine(root: Path, given: argparse.Namespace) -> None:
         "code": code_of(), "ross": _physics(cache), "compared": compared(cache, range(6)),
         "chosen": {arm: judged_model(arm, cache).chosen for arm in ("factory", "fitted")},
         "high": {arm: _high(arm, cache) for arm in ("factory", "fitted")},
-        "drift_window_s": find_profile(PROFILE).drift.window_s,
+        **_windows(),
         "run": pictured_run(cache),
         "outcomes": [o._asdict() for o in outcomes],
     }  # fmt: skip
@@ -92,7 +92,13 @@ def merged(stored: dict[str, Any], outcomes: Sequence[JudgedOutcome]) -> dict[st
     kept = [o for o in outcomes_of(stored) if (o.arm, o.cell, o.seed) not in newer]
     every = [o._asdict() for o in (*kept, *outcomes)]
     earlier = [[o.arm, o.cell, o.seed] for o in kept]
-    return {**stored, "code": code_of(), "outcomes": every, "earlier": earlier}
+    return {**stored, **_windows(), "code": code_of(), "outcomes": every, "earlier": earlier}
+
+
+def _windows() -> dict[str, float]:
+    """Length of a drift window in the judged fleets, and in a works, seconds."""
+    lengths = {"drift_window_s": PROFILE, "works_window_s": "machine"}
+    return {name: find_profile(profile).drift.window_s for name, profile in lengths.items()}
 
 
 def write_page(root: Path) -> None:
@@ -114,26 +120,30 @@ def outcomes_of(stored: dict[str, Any]) -> list[JudgedOutcome]:
 
 
 def _wanted() -> Iterator[tuple[str, str, int]]:
-    """Seed by seed, the unknown faults and known drifts first: a run that is stopped has those."""
-    for seed in range(max(SEEDS.values())):
-        for cell in (*UNKNOWN, *KNOWN_HARMLESS):
-            if seed < SEEDS[cell]:
-                yield "fitted", cell, seed
-                if cell in UNKNOWN or seed < OWN_SEEDS:
-                    yield "own", cell, seed
-                if cell in (*UNKNOWN, LOAD):
-                    yield "announced", cell, seed
-    for seed in range(max(SEEDS[cell] for cell in HIDDEN)):
-        for cell in HIDDEN:
-            yield "announced", cell, seed
+    """A run that is stopped has a profile of one's own first, and its unknown faults and known drifts."""
+    for arm in ("own", "fitted"):
+        yield from _of_model(arm, tuple(told for told, of in ANNOUNCED.items() if of == arm))
     for seed in range(SEEDS[LOAD], LOAD_SEEDS):
         yield "announced", LOAD, seed
     for seed in range(max(SEEDS.values())):
         for cell in (*FAULT_KINDS, *HARMLESS, STEADY):
             if seed < SEEDS[cell]:
                 yield "fitted", cell, seed
-                if seed < FACTORY_SEEDS:
-                    yield "factory", cell, seed
+                if seed < FEW_SEEDS:
+                    yield from ((arm, cell, seed) for arm in ("factory", "own"))
+
+
+def _of_model(arm: str, announced: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """Seed by seed, without an announcement and with one."""
+    for seed in range(max(SEEDS.values())):
+        for cell in (*UNKNOWN, *KNOWN_HARMLESS):
+            if seed < SEEDS[cell]:
+                yield arm, cell, seed
+                if cell in (*UNKNOWN, LOAD):
+                    yield from ((told, cell, seed) for told in announced)
+    for seed in range(max(SEEDS[cell] for cell in HIDDEN)):
+        for cell in HIDDEN:
+            yield from ((told, cell, seed) for told in announced)
 
 
 def _limited(wanted: list[tuple[str, str, int]], cache: Path, most: int | None) -> list[tuple[str, str, int]]:

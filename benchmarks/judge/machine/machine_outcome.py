@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.judge.machine.rig_fleets import JudgedFleet, judged_fleet
-from benchmarks.judge.machine.rig_models import JudgedModel, judged_model
+from benchmarks.judge.machine.rig_models import ANNOUNCED, JudgedModel, judged_model
 from benchmarks.learning import fleet_outcome
 from benchmarks.learning.simulated_loop import SimulatedLoop
 from edge_producer.decider import Decider
@@ -79,7 +79,7 @@ def judged_outcome(fleet: JudgedFleet, arm: str, model: JudgedModel) -> JudgedOu
     manifest = model.bundle.manifest
     stage = ScoreStage(model.bundle.model, len(manifest.features), manifest.version)
     scores = fleet.factory if arm == "factory" else stage.score(flat).reshape(fleet.faulty.shape)
-    story = fleet.story(model.profile, model.bundle, model.bank, announced=arm == "announced")
+    story = fleet.story(model.profile, model.bundle, model.bank, announced=arm in ANNOUNCED)
     acting, alarms = _decided(scores, model, story.end)
     history = SimulatedLoop(story).run()
     return JudgedOutcome(

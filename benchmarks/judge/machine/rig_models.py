@@ -35,8 +35,11 @@ ARMS = {
     "fitted": "a model fitted to healthy rigs; the shipped fault bank",
     "own": "the same as a profile of one's own, whose faults nobody knows",
     "announced": "as *fitted*; an operator announced a new load, which moves the current and maybe the rest",
+    "own, announced": "as *own*; an operator announced the same",
 }
-REPEATED = ("own", "announced")
+ANNOUNCED = {"announced": "fitted", "own, announced": "own"}
+"""Arms in which an operator announced a new load, and the arm whose model they have."""
+REPEATED = ("own", *ANNOUNCED)
 """Arms whose model detects what that of another arm detects."""
 
 
@@ -55,8 +58,8 @@ def judged_model(arm: str, cache: Path) -> JudgedModel:
         profile = find_profile(PROFILE)
         bundle = factory_bundle_of(profile.model.family)
         return JudgedModel(profile, bundle, shipped_bank(profile), bundle.manifest.version)
-    if arm == "announced":
-        return judged_model("fitted", cache)
+    if arm in ANNOUNCED:
+        return judged_model(ANNOUNCED[arm], cache)
     # The family's name, as the shipped bank is the family's.
     name = find_profile(PROFILE).model.family if arm == "fitted" else OWN_NAME
     folder = cache / f"fit-{arm}"

@@ -42,11 +42,13 @@ class EdgeSettings(BaseModel):
         broker_tls: Reach them with mutual TLS and the certificate that the device got when it joined.
         namespace: Prefix of all topics.
         source: ``simulate``, ``replay``, ``-`` (lines of the standard input), ``mqtt://host/topic``,
-            ``mqtts://host/topic`` (TLS), or ``name`` and ``name://…`` of an entry point ``edgeloop.sources``.
+            ``mqtts://host/topic`` (TLS), ``opcua://host:4840/path``, or ``name`` and ``name://…`` of an entry
+            point ``edgeloop.sources``.
         source_username: User name for the source, such as an MQTT broker.
         source_password: Its password; better in ``source_password_file``.
         source_password_file: File whose first line is that password.
-        source_ca: PEM file of the authorities that may vouch for the source; None: the system's.
+        source_ca: PEM file of the authorities that may vouch for the source, or the certificate of an OPC UA
+            server; None: the system's.
         source_cert: PEM file of the client certificate to show to the source, with ``source_key``.
         source_key: PEM file of its key.
         source_retry_s: Longest wait before a source that failed is opened again.

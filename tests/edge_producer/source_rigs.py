@@ -8,7 +8,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from edge_producer.sources.stdin_source import InputLines, StdinSource
 from edge_producer.window import SourceWait, Window, WindowSource
 from schemas.profile import Profile
 from tests.simulators.mqtt_broker import MqttBroker
+from tests.simulators.opcua_server import GOOD, UNCERTAIN, OpcUaServer, Write
+from tests.simulators.tcp_relay import TcpRelay
 from tests.waiting import wait_until
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -180,38 +182,77 @@ def opened(kind: str, rows: Sequence[Row], used: Profile, folder: Path) -> Windo
 
 
 class Published:
-    """An MQTT source whose rows are published once it has subscribed, and which ends behind the last one."""
+    """A live source whose rows are given to its other end once it has subscribed; it ends behind them.
 
-    def __init__(self, broker: MqttBroker, rows: Sequence[Row], used: Profile, folder: Path) -> None:
-        topic = f"plant/{secrets.token_hex(4)}"
-        settings = EdgeSettings(
-            state_dir=folder,
-            profile="plant",
-            devices=("d1",),
-            source=f"{broker.address}/{topic}?version={broker.version}",
-            source_retry_s=0.2,
-        )
-        self._live = open_source(settings, used, ("d1",))
-        self._broker, self._topic, self._rows = broker, topic, rows
+    Args:
+        live: The source.
+        give: Gives all rows, and behind them one thing more.
+        over: What is counted once that has come.
+    """
+
+    def __init__(self, live: LiveWindows, give: Callable[[], None], over: str) -> None:
+        self._live, self._give, self._over = live, give, over
 
     @property
     def counts(self) -> Mapping[str, int]:
         return self._live.counts
 
     def windows(self) -> Iterator[Any]:
-        with self._broker.publisher() as publisher, closing(self._live.windows()) as items:
-            published = over = False
+        with closing(self._live.windows()) as items:
+            given = over = False
             for item in items:
                 yield item
-                if not published and self.counts["subscribed"]:
-                    published = True
-                    for row in self._rows:
-                        publisher.give(self._topic, json_of(row))
-                    publisher.give(self._topic, '{"nothing": "for us"}')
+                if not given and self.counts["subscribed"]:
+                    given = True
+                    self._give()
                 if isinstance(item, SourceWait):
                     if over:
                         return
-                    over = self.counts["unmapped"] > 0
+                    over = self.counts[self._over] > 0
+
+
+def opened_live(address: str, used: Profile, folder: Path, **given: Any) -> LiveWindows:
+    """What the settings of one device open."""
+    settings = EdgeSettings(
+        state_dir=folder, profile="plant", devices=("d1",), source=address, source_retry_s=0.2, **given
+    )
+    found = open_source(settings, used, ("d1",))
+    assert isinstance(found, LiveWindows)
+    return found
+
+
+def published(broker: MqttBroker, rows: Sequence[Row], used: Profile, folder: Path) -> Published:
+    """An MQTT source."""
+    topic = f"plant/{secrets.token_hex(4)}"
+
+    def give() -> None:
+        with broker.publisher() as publisher:
+            for row in rows:
+                publisher.give(topic, json_of(row))
+            publisher.give(topic, '{"nothing": "for us"}')
+
+    address = f"{broker.address}/{topic}?version={broker.version}"
+    return Published(opened_live(address, used, folder), give, "unmapped")
+
+
+def writes_of(prefix: str, row: Row) -> list[Write]:
+    """What a row is at an OPC UA server; a text is something that is no value, or a value without a time."""
+    heat, load = f"{prefix}.heat", f"{prefix}.load"
+    if isinstance(row, str):
+        return [(heat, 99, None, GOOD)] if "soon" in row else [(heat, list(row.encode()), 1, GOOD)]
+    us = 1000 * ms(row[0])
+    return [(heat, row[1], us, GOOD), (load, row[2], us, GOOD)]
+
+
+def reported(server: OpcUaServer, prefix: str, rows: Sequence[Row], used: Profile, folder: Path) -> Published:
+    """An OPC UA source."""
+
+    def give() -> None:
+        last = max(row[0] for row in rows[-1:] if not isinstance(row, str))
+        end: Write = (f"{prefix}.load", 0, 1000 * ms(last), UNCERTAIN)
+        server.write(*(write for row in rows for write in writes_of(prefix, row)), end)
+
+    return Published(opened_live(server.address(prefix), used, folder), give, "uncertain")
 
 
 class Watched:
@@ -258,54 +299,60 @@ class Breakable:
     """A live source whose other end a test cuts; rows go to whoever listens now.
 
     Args:
-        kind: ``own`` or ``mqtt_<version>``.
-        folder: For a broker of its own.
+        source: It.
+        give: Gives a row.
+        cut: Cuts the source off.
+        mend: Lets it come back.
     """
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        used = profile()
-        self._broker: MqttBroker | None = None
-        self._rows: queue.Queue[Any] = queue.Queue()
-        if kind == "own":
-            self.source = live(lambda: Given(used, iter(self._rows.get, None)), used)
-            return
-        version = kind.removeprefix("mqtt_")
-        self._broker = MqttBroker(folder, version)
-        self._broker.start()
-        settings = EdgeSettings(
-            state_dir=folder,
-            profile="plant",
-            devices=("d1",),
-            source=f"{self._broker.address}/lost?version={version}",
-            source_retry_s=0.2,
-        )
-        found = open_source(settings, used, ("d1",))
-        assert isinstance(found, LiveWindows)
-        self.source = found
+    def __init__(
+        self,
+        source: LiveWindows,
+        give: Callable[[Row], None],
+        cut: Callable[[], None],
+        mend: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.source = source
+        self._give, self._cut, self._mend = give, cut, mend
         self._subscribed = 0
 
     def gives(self, *rows: Row) -> None:
-        if self._broker is None:
-            for row in rows:
-                self._rows.put(row)
-            return
-        self._subscribed += 1
-        wait_until(lambda: self.source.counts["subscribed"] >= self._subscribed, what="a subscription")
-        with self._broker.publisher() as publisher:
-            for row in rows:
-                publisher.give("lost", json_of(row))
+        if "subscribed" in self.source.counts or self._subscribed:
+            self._subscribed += 1
+            wait_until(lambda: self.source.counts["subscribed"] >= self._subscribed, what="a subscription")
+        for row in rows:
+            self._give(row)
 
     def breaks(self) -> None:
         """Cut the source off; it can come back at once."""
-        if self._broker is None:
-            self._rows.put(OSError("unplugged"))
-            return
-        self._broker.stop()
-        wait_until(lambda: self.source.state["error"], what="a loss")
-        self._broker.start()
+        self._cut()
+        wait_until(lambda: self.source.state["error"] or self.source.state["restarts"], what="a loss")
+        self._mend()
 
-    def close(self) -> None:
-        if self._broker is None:
-            self._rows.put(None)
-        else:
-            self._broker.stop()
+
+@contextmanager
+def breakable(kind: str, folder: Path, place: Callable[[], tuple[OpcUaServer, str]]) -> Iterator[Breakable]:
+    """A source of the kind: ``own``, ``opcua`` at a place, or ``mqtt_<version>`` with a broker of its own."""
+    used = profile()
+    if kind == "own":
+        rows: queue.Queue[Any] = queue.Queue()
+        source = live(lambda: Given(used, iter(rows.get, None)), used)
+        yield Breakable(source, rows.put, lambda: rows.put(OSError("unplugged")))
+        rows.put(None)
+    elif kind == "opcua":
+        server, prefix = place()
+        relay = TcpRelay(server.port)
+        source = opened_live(server.address(prefix, relay.port), used, folder)
+        yield Breakable(source, lambda row: server.write(*writes_of(prefix, row)), relay.cut, relay.mend)
+        relay.cut()
+    else:
+        broker = MqttBroker(folder, kind.removeprefix("mqtt_"))
+        broker.start()
+        source = opened_live(f"{broker.address}/lost?version={broker.version}", used, folder)
+
+        def give(row: Row) -> None:
+            with broker.publisher() as publisher:
+                publisher.give("lost", json_of(row))
+
+        yield Breakable(source, give, broker.stop, broker.start)
+        broker.stop()

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, SerializerFunctionW
 from schemas.section import Section
 
 AlignPolicy = Literal["last", "mean", "interpolate"]
-YOUNGER_KEYS = ("node",)
+YOUNGER_KEYS = ("node", "metric")
 TIME_FORMATS = ("iso", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns")
 
 
@@ -22,6 +22,7 @@ class ChannelMapping(Section):
             own name, or a payload that is the plain number.
         node: OPC UA: NodeId, ``ns=2;s=Pump.Heat`` or ``nsu=urn:plant;i=7``; ``{device}`` in it stands for the
             device's id. Empty: as the address says.
+        metric: Sparkplug: name of the metric, as ``Motor/Temperature``; empty: the channel's own name.
         scale: Factor from the payload's unit to the channel's.
         offset: Added after scaling, in the channel's unit.
     """
@@ -29,6 +30,7 @@ class ChannelMapping(Section):
     topic: str = ""
     field: str = ""
     node: str = ""
+    metric: str = ""
     scale: float = 1.0
     offset: float = 0.0
 

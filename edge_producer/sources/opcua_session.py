@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from asyncua import Client, ua
+from asyncua.client.ua_client import UaClientState
 from asyncua.common.utils import ServiceError
 from asyncua.crypto import security_policies
 from asyncua.crypto.uacrypto import CertProperties, der_from_x509, x509_from_der
@@ -111,9 +112,7 @@ class OpcUaSession:
             try:
                 await self._watch(client, await self._subscribe(client, lost), lost)
             finally:
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(GOODBYE_S):
-                        await client.disconnect()
+                await _part(client)
         except (ServiceError, ua.UaError, OSError, TimeoutError, ValueError) as exc:
             raise SourceLostError(f"{self._address.url}: {described(exc)}") from exc
 
@@ -212,9 +211,13 @@ class OpcUaSession:
         """Wait until the server is lost, which is raised."""
         silent_s = max(LOST_AFTER_S, LOST_AFTER * self._publish_ms / 1000)
         asked_s = time.monotonic()
-        while not lost.done():
+        while True:
             await asyncio.wait({lost}, timeout=LOOK_S)
+            if lost.done():
+                raise ValueError(lost.result())
             now_s = time.monotonic()
+            if client.state is not UaClientState.CONNECTED:  # which the library itself may see late
+                raise ValueError("the connection was lost")
             if now_s - self._heard_s > silent_s:
                 raise ValueError(
                     f"the server has reported nothing for {silent_s:.0f} s, not even that it lives"
@@ -222,7 +225,6 @@ class OpcUaSession:
             if self._unknown and now_s - asked_s > RETRY_NODES_S:
                 asked_s = now_s
                 await self._monitor(client, subscription)
-        raise ValueError(lost.result())
 
     def _take(self, message: ua.NotificationMessage) -> None:
         self._heard_s = time.monotonic()
@@ -290,6 +292,17 @@ def described(exc: BaseException) -> str:
     if isinstance(exc, TimeoutError):
         return "the server does not answer in time"
     return str(exc) or type(exc).__name__
+
+
+async def _part(client: Client) -> None:
+    """End a session if the server lets us, and the connection in any case."""
+    protocol = client.uaclient.protocol
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(GOODBYE_S):
+            await client.disconnect()
+    if protocol is not None and protocol.transport is not None:
+        protocol.transport.abort()
+        await asyncio.sleep(0)  # it is closed in the loop's next turn
 
 
 def _settle(lost: asyncio.Future[str], why: str) -> None:

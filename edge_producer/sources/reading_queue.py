@@ -10,13 +10,14 @@ from collections import deque
 from typing import Any, NamedTuple
 
 
-class Reading(NamedTuple):
+class ChannelReading(NamedTuple):
     """What a source reports of one channel.
 
     Attributes:
         given: A number, a boolean, a text or None, as it came.
         us: When it was measured, µs since 1970; None: some time ago, and it is so now.
         flaw: Why the value is not used, such as ``bad``; empty: it is good.
+        first: It is what the source knew when it began to tell, and may have been so for long.
     """
 
     device_id: str
@@ -24,6 +25,7 @@ class Reading(NamedTuple):
     given: Any
     us: int | None
     flaw: str = ""
+    first: bool = False
 
 
 class ReadingQueue:
@@ -35,13 +37,13 @@ class ReadingQueue:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._waiting: dict[tuple[str, str], deque[Reading]] = {}
+        self._waiting: dict[tuple[str, str], deque[ChannelReading]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def put(self, reading: Reading) -> int:
+    def put(self, reading: ChannelReading) -> int:
         """Take a reading in; returns how many were dropped for it."""
         self._waiting.setdefault((reading.device_id, reading.channel), deque()).append(reading)
         self._count += 1
@@ -51,7 +53,7 @@ class ReadingQueue:
         self._count -= 1
         return 1
 
-    def get(self) -> list[Reading]:
+    def get(self) -> list[ChannelReading]:
         """The oldest of the readings that are each channel's first, all of one device and time.
 
         Raises:

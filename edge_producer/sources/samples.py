@@ -1,8 +1,8 @@
 """The one interface of every source: it gives samples, and ours is what becomes of them.
 
 Recorded sources (`simulate`, `replay`) give blocks of consecutive samples at the profile's rate, which are
-cut into windows as they are. Live sources (`mqtt`, `opcua`, `stdin`, a user's own) give samples as they come,
-of one channel or several, which are aligned first (`alignment.py`).
+cut into windows as they are. Live sources (`mqtt`, `sparkplug`, `opcua`, `stdin`, a user's
+own) give samples as they come, of one channel or several, which are aligned first (`alignment.py`).
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,14 +14,14 @@ from hypothesis import strategies as st
 from edge_producer.settings import EdgeSettings
 from edge_producer.sources import opcua_session, open_source
 from edge_producer.sources.opcua_address import OpcUaAddress, channel_nodes
-from edge_producer.sources.opcua_source import MOST_READINGS, OpcUaSource
-from edge_producer.sources.reading_queue import Reading, ReadingQueue
+from edge_producer.sources.opcua_source import OpcUaSource
+from edge_producer.sources.reading_queue import ChannelReading, ReadingQueue
+from edge_producer.sources.reported_channels import MOST_READINGS
 from edge_producer.sources.source_access import SourceAccess
 from edge_producer.sources.standing_values import StandingValues
-from edge_producer.status_file import read_status
 from schemas.errors import SourceError
 from schemas.instants import from_us
-from tests.edge_producer.source_rigs import Watched, ms, opened_live, profile, writes_of
+from tests.edge_producer.source_rigs import Watched, device_command, ms, opened_live, profile, writes_of
 from tests.simulators.opcua_server import BAD, GOOD, OVERFLOWED, PASSWORD, UNCERTAIN, USER, certify
 from tests.simulators.tcp_relay import TcpRelay
 from tests.waiting import wait_until
@@ -76,7 +74,7 @@ def test_a_value_that_is_not_good_is_missing_at_once_however_old_a_value_may_be(
 ):
     server, prefix = opcua_places()
     watched = opened(server.address(prefix), profile(window=1, align={"max_age_s": 1000.0}))
-    watched.until("subscribed")
+    watched.until("bad", 2)  # no value yet
     before = watched.count(count)
     for step in (0, 1):
         server.write(*writes_of(prefix, (step, 20 + step, step)))
@@ -250,40 +248,18 @@ def test_devices_are_told_apart_by_their_nodes():
 
 def test_a_device_reads_a_server_by_its_own_command(opcua_places, tmp_path):
     server, prefix = opcua_places()
-    (tmp_path / "plant.toml").write_text(
-        f"""
-name = "plant"
-drift = {{ window_s = 300.0 }}
-channels = [{{ name = "heat", unit = "degC", min = -50, max = 150 }}]
-features = {{ set = "plant", compute = [{{ channel = "heat", kinds = ["mean"] }}] }}
-sampling = {{ rate_hz = 20.0, window_samples = 2, hop_samples = 2 }}
-source = {{ channels = {{ heat = {{ node = "ns=2;s={prefix}.heat" }} }} }}
-"""
-    )
     server.write((f"{prefix}.heat", 20, now_us(), GOOD))
-    argv = [sys.executable, "-m", "edge_producer", "run", "--devices", "pump-7", "--stop-timeout-s", "0.1"]
-    argv += ["--profile", str(tmp_path / "plant.toml"), "--state-dir", str(tmp_path / "edge")]
-    argv += ["--source", server.address(prefix), "--bootstrap-servers", "127.0.0.1:1"]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE)
-
-    def source(name: str) -> int:
-        return (read_status(tmp_path / "edge" / "status.json") or {}).get("source", {}).get(name, 0)
-
-    try:
-        wait_until(lambda: process.poll() is not None or source("repeated") > 20, 60, "what stands")
-        assert process.poll() is None
-        assert source("subscribed") == 1
-    finally:
-        process.terminate()
-        _, log = process.communicate(timeout=60)
-    assert process.returncode == 0, log.decode()
+    mapped = f'source.channels.heat.node = "ns=2;s={prefix}.heat"'
+    with device_command(tmp_path, server.address(prefix), mapped) as counted:
+        wait_until(lambda: counted("repeated") > 20, 60, "what stands")
+        assert counted("subscribed") == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=40))
 def test_readings_keep_their_order_by_channel_and_the_oldest_measured_comes_first(given_readings):
     queue = ReadingQueue(1000)
     for n, (channel, us) in enumerate(given_readings):
-        assert queue.put(Reading("", channel, n, us)) == 0
+        assert queue.put(ChannelReading("", channel, n, us)) == 0
     firsts = {c: [r for r in given_readings if r[0] == c] for c in "abc"}
     while queue:
         group = queue.get()

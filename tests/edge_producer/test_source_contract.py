@@ -32,10 +32,11 @@ from tests.edge_producer.source_rigs import (
     published,
     reported,
     sensed,
+    told,
 )
 from tests.waiting import wait_until
 
-KINDS = ["replay", "stdin_table", "stdin_json", "own", "mqtt_3.1.1", "mqtt_5", "opcua"]
+KINDS = ["replay", "stdin_table", "stdin_json", "own", "mqtt_3.1.1", "mqtt_5", "opcua", "sparkplug"]
 LIVE = KINDS[1:]
 TABLES = ["replay", "stdin_table"]
 MACHINE = find_profile("machine")
@@ -61,6 +62,8 @@ def source_of(kind: str, rows: list[Row], used: Profile, folder: Path, *, broker
         return published(brokers(kind.removeprefix("mqtt_")), rows, used, folder)
     if kind == "opcua":
         return reported(*places(), rows, used, folder)
+    if kind == "sparkplug":
+        return told(brokers("3.1.1"), rows, used, folder)
     return opened(kind, rows, used, folder)
 
 
@@ -176,8 +179,10 @@ def test_a_clock_that_was_set_is_followed_and_no_window_spans_it(read):
 MANY = {"replay": 120_000}
 """Rows, 20,000 by default: far more than a source may take in before they are asked for."""
 DROPS = [kind for kind in KINDS if kind.startswith("mqtt_")]
-WAITS = [kind for kind in KINDS if kind not in (*DROPS, "opcua")]
-LOSES_ITS_CONNECTION = ["own", "opcua", *DROPS]
+REPORTS = ["opcua", "sparkplug"]
+"""They drop too: their files have the law on it."""
+WAITS = [kind for kind in KINDS if kind not in (*DROPS, *REPORTS)]
+LOSES_ITS_CONNECTION = ["own", *REPORTS, *DROPS]
 
 
 @pytest.mark.parametrize("kind", WAITS)
@@ -242,8 +247,8 @@ def subscribed(address: str, folder: Path) -> MqttSource:
 
 
 @pytest.mark.parametrize("kind", LOSES_ITS_CONNECTION)
-def test_a_source_that_was_lost_is_opened_again_and_goes_on(kind, tmp_path, opcua_places):
-    with breakable(kind, tmp_path, opcua_places) as other_end:
+def test_a_source_that_was_lost_is_opened_again_and_goes_on(kind, tmp_path, mqtt_brokers, opcua_places):
+    with breakable(kind, tmp_path, mqtt_brokers, opcua_places) as other_end:
         watched = Watched(other_end.source)
         try:
             other_end.gives((0, 20, 1), (1, 21, 2))

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_producer.sources.mqtt_source import PROTOCOLS
+from edge_producer.sources.mqtt_connection import PROTOCOLS
 from tests.waiting import wait_until
 
 AUTH = "amqtt.plugins.authentication"

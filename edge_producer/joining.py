@@ -55,6 +55,8 @@ def default_root(environ: Mapping[str, str]) -> Path:
 def _named_folder(given: Mapping[str, tuple[Any, str]], environ: Mapping[str, str]) -> Path | None:
     by_case = {name.upper(): value for name, value in environ.items()}
     said = given["state_dir"][0] if "state_dir" in given else by_case.get(_STATE)
+    if said is not None and not str(said).strip():
+        raise ValueError(f"{_STATE} is empty: give a path, or leave the setting out")
     return None if said is None else Path(said)
 
 

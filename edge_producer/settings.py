@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.local_folder import NamedPath
+
 ENV_PREFIX = "EDGE_"
 PACED_SOURCES = ("simulate", "replay")
 """Sources whose samples wait for us; of all others they come when they come."""
@@ -42,11 +44,13 @@ class EdgeSettings(BaseModel):
         broker_tls: Reach them with mutual TLS and the certificate that the device got when it joined.
         namespace: Prefix of all topics.
         source: ``simulate``, ``replay``, ``-`` (lines of the standard input), ``mqtt://host/topic``,
-            ``mqtts://host/topic`` (TLS), or ``name`` and ``name://…`` of an entry point ``edgeloop.sources``.
+            ``mqtts://host/topic`` (TLS), ``sparkplug://host/group/node/device``, ``sparkplugs://…``,
+            ``opcua://host:4840/path``, or ``name`` and ``name://…`` of an entry point ``edgeloop.sources``.
         source_username: User name for the source, such as an MQTT broker.
         source_password: Its password; better in ``source_password_file``.
         source_password_file: File whose first line is that password.
-        source_ca: PEM file of the authorities that may vouch for the source; None: the system's.
+        source_ca: PEM file of the authorities that may vouch for the source, or the certificate of an OPC UA
+            server; None: the system's.
         source_cert: PEM file of the client certificate to show to the source, with ``source_key``.
         source_key: PEM file of its key.
         source_retry_s: Longest wait before a source that failed is opened again.
@@ -83,7 +87,7 @@ class EdgeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "edge"
-    state_dir: Path
+    state_dir: NamedPath
     profile: str
     devices: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")], ...],
@@ -96,15 +100,15 @@ class EdgeSettings(BaseModel):
     source: Annotated[str, Field(min_length=1)] = "simulate"
     source_username: str = ""
     source_password: SecretStr | None = None
-    source_password_file: Path | None = None
-    source_ca: Path | None = None
-    source_cert: Path | None = None
-    source_key: Path | None = None
+    source_password_file: NamedPath | None = None
+    source_ca: NamedPath | None = None
+    source_cert: NamedPath | None = None
+    source_key: NamedPath | None = None
     source_retry_s: PositiveFloat = 60.0
     pace: Literal["real", "flat_out"] = "real"
     speed: PositiveFloat = 1.0
-    scenario: Path | None = None
-    recording: Path | None = None
+    scenario: NamedPath | None = None
+    recording: NamedPath | None = None
     seed: int = 0
     duration_s: PositiveFloat | None = None
     commit_interval_s: PositiveFloat = 1.0
@@ -120,9 +124,9 @@ class EdgeSettings(BaseModel):
     books_interval_s: PositiveFloat | None = None
     drain_timeout_s: PositiveFloat = 60.0
     stop_timeout_s: PositiveFloat = 5.0
-    actions_file: Path | None = None
-    offline_file: Path | None = None
-    join_dir: Path | None = None
+    actions_file: NamedPath | None = None
+    offline_file: NamedPath | None = None
+    join_dir: NamedPath | None = None
     update_poll_s: PositiveFloat = 60.0
     shadow_previous: bool = False
     data_group: str | None = None

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from feature_store.spill_folder import spill_folder
 from schemas.errors import QueryError, UnreadableDataError
 
 Connection = Any
 """A ``duckdb.DuckDBPyConnection``: duckdb ships no complete type information."""
 
 _READING = (duckdb.IOException, duckdb.InvalidInputException, duckdb.InternalException, duckdb.FatalException)
-
-
-@cache
-def _spill() -> tempfile.TemporaryDirectory[str]:
-    """This process's folder for queries larger than memory: its owner's alone, and removed at exit.
-
-    Its name is not fixed: under a folder that everybody may write it could be another user's, or their link.
-    """
-    return tempfile.TemporaryDirectory(prefix="edgeloop-duckdb-")
 
 
 OLDEST_CLIENT = "v1.0.0"
@@ -113,7 +103,7 @@ def lock(connection: Connection, readable: Sequence[Path]) -> None:
 
     Not even a new file in the lake can be written: ``COPY … TO``, ``ATTACH`` of files and ``INSTALL`` fail.
     """
-    connection.execute(f"SET temp_directory = {text(str(Path(_spill().name, uuid.uuid4().hex)))}")
+    connection.execute(f"SET temp_directory = {text(str(spill_folder() / uuid.uuid4().hex))}")
     connection.execute(f"SET allowed_paths = {file_list(readable)}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

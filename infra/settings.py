@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import StackError
-from schemas.local_folder import LocalFolder
+from schemas.local_folder import LocalFolder, NamedPath
 
 DEVICE_BYTES_PER_S = 4_000_000
 """Some forty thousand rows a second: a gateway speaks for many."""
@@ -45,7 +45,7 @@ class StackSettings(BaseSettings):
         default_factory=lambda: default_state_dir(os.environ),
         description="Folder of everything the stack keeps; two folders are two stacks.",
     )
-    cache_dir: Path = Field(
+    cache_dir: NamedPath = Field(
         default_factory=lambda: default_cache_dir(os.environ),
         description="Folder of what can be fetched again: the broker's jars.",
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
 
 from schemas.section import Section
 
 AlignPolicy = Literal["last", "mean", "interpolate"]
+YOUNGER_KEYS = ("node", "metric")
 TIME_FORMATS = ("iso", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns")
 
 
@@ -19,14 +20,25 @@ class ChannelMapping(Section):
         topic: MQTT topic filter of the channel's messages; empty: any topic of the source.
         field: Path in the payload, ``data.rms`` or ``values.0``, or name of the column; empty: the channel's
             own name, or a payload that is the plain number.
+        node: OPC UA: NodeId, ``ns=2;s=Pump.Heat`` or ``nsu=urn:plant;i=7``; ``{device}`` in it stands for the
+            device's id. Empty: as the address says.
+        metric: Sparkplug: name of the metric, as ``Motor/Temperature``; empty: the channel's own name.
         scale: Factor from the payload's unit to the channel's.
         offset: Added after scaling, in the channel's unit.
     """
 
     topic: str = ""
     field: str = ""
+    node: str = ""
+    metric: str = ""
     scale: float = 1.0
     offset: float = 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_younger(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without keys that say nothing and are younger than the section: digests stay as they were."""
+        dumped: dict[str, Any] = dump(self)
+        return {key: value for key, value in dumped.items() if value or key not in YOUNGER_KEYS}
 
 
 class SourceMapping(Section):

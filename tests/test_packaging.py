@@ -254,7 +254,7 @@ def test_no_product_file_names_this_machine_or_a_registry():
     assert found == []
 
 
-EXTRA_OF = {"mqtt_source.py": "mqtt"}
+EXTRA_OF = {"mqtt_connection.py": "mqtt", "opcua_session.py": "opcua"}
 """Modules that are loaded only by those who installed an extra of their own."""
 
 

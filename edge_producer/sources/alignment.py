@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from edge_producer.sources.channel_cells import ChannelCells
@@ -122,6 +122,12 @@ class Aligner:
             for name, value in values.items():
                 self._take(self._channels[name], number, us, value)
         self._closed += self._due(now_s)  # at once: what is late must not depend on how samples are batched
+
+    def void(self, channels: Iterable[str]) -> None:
+        """Hold none of the values of these channels that have come."""
+        for name in channels:
+            if name in self._channels:
+                self._channels[name].void()
 
     def due(self, now_s: float) -> list[GridRow]:
         """Instants that are closed by now, in their order."""

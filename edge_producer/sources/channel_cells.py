@@ -77,7 +77,7 @@ class ChannelCells:
         self._held: Point | None = None
         self._changed: Point | None = None
         self._times: deque[int] = deque(maxlen=REMEMBERED)
-        self._newest_us = -(2**63)
+        self._newest_us = self._void_us = -(2**63)
         self._plain = policy == "last" and not slow
         self.counts: Counter[str] = Counter(absurd=0, missing=0, held=0, stuck=0, surplus=0)
 
@@ -125,8 +125,14 @@ class ChannelCells:
         self._newest_us = max(self._times)
         if self._policy == "interpolate" or (self._held is not None and us <= self._held[0]):
             return False
+        if us <= self._void_us:
+            return False
         self._hold((us, self._limited(value)))
         return True
+
+    def void(self) -> None:
+        """Hold none of the values that have come: instants that they were measured in keep them."""
+        self._held, self._void_us = None, self._newest_us
 
     def ready(self, number: int, from_us: int) -> bool:
         """Whether nothing that is still to come can change the instant's value, as far as one can know."""
@@ -193,7 +199,8 @@ class ChannelCells:
         return point[1]
 
     def _hold(self, point: Point) -> None:
-        self._held = point
+        if point[0] > self._void_us:
+            self._held = point
         if self._changed is None or self._changed[1] != point[1]:
             self._changed = point
 

@@ -108,6 +108,10 @@ class LiveWindows:
         if device is None:
             self._counts["other_device"] += 1
             return
+        if sample.void:
+            device.aligner.void(sample.void)
+            if not sample.values:
+                return
         values = {}
         for name, value in sample.values.items():
             if name not in self._channels:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qs
 
+from edge_producer.sources.source_address import parse_address
 from schemas.errors import SourceError
 from schemas.profile import Profile
 
@@ -47,37 +47,20 @@ class MqttAddress:
         Raises:
             SourceError: It is malformed; the message says how one looks.
         """
-        # Not by urlsplit: '#' is a wildcard here.
-        scheme, _, rest = text.partition("://")
-        place, _, rest = rest.partition("/")
-        topic, _, query = rest.partition("?")
-        if "@" in place:
-            raise SourceError(f"{scheme}://…: name user and password by the settings, not in the address")
-        host, colon, port = place.rpartition(":")
-        if not colon or place.endswith("]"):
-            host, port = place, ""
-        host = host.strip("[]")
-        given = parse_qs(query, keep_blank_values=True)
-        strange = sorted(set(given) - set(OPTIONS))
-        if scheme not in PORTS or not host or strange:
-            problem = f"has unknown options {', '.join(strange)}" if strange else "is no address"
-            raise SourceError(
-                f"source '{text}' {problem}: write mqtt://host:1883/topic or mqtts://host:8883/topic, "
-                f"and behind it, after '?', any of {', '.join(OPTIONS)}"
-            )
-        option = {name: values[-1] for name, values in given.items()}
-        version = option.get("version", "3.1.1")
+        example = "mqtt://host:1883/topic or mqtts://host:8883/topic"
+        found = parse_address(text, PORTS, OPTIONS, example)
+        version = found.option("version", "3.1.1")
         if version not in VERSIONS:
             raise SourceError(f"source '{text}': MQTT {version} is not spoken here; {' or '.join(VERSIONS)}")
         return cls(
-            host=host,
-            port=_number(text, "port", port, PORTS[scheme], 65535),
-            secure=scheme == SECURE,
-            topic=topic,
+            host=found.host,
+            port=found.port,
+            secure=found.scheme == SECURE,
+            topic=found.path,
             version=version,
-            qos=_number(text, "qos", option.get("qos", ""), 1, 2),
-            client_id=option.get("client_id", ""),
-            keepalive_s=_number(text, "keepalive", option.get("keepalive", ""), 15, 65535),
+            qos=found.number("qos", 1, 2),
+            client_id=found.option("client_id", ""),
+            keepalive_s=found.number("keepalive", 15, 65535),
         )
 
 
@@ -150,11 +133,3 @@ def _each(
                 f"{len(devices)} devices on topic '{topic}': write {DEVICE} where their id stands, or name "
                 "[source] device_field"
             )
-
-
-def _number(text: str, name: str, given: str, default: int, most: int) -> int:
-    if not given:
-        return default
-    if not given.isdecimal() or int(given) > most:
-        raise SourceError(f"source '{text}': {name} has to be a number up to {most}")
-    return int(given)

@@ -1,31 +1,25 @@
-"""Samples from an MQTT broker. The one door to paho-mqtt, which the extra ``[mqtt]`` installs."""
+"""Samples from messages of an MQTT broker."""
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from typing import NamedTuple
 
 from edge_producer.sources.fair_inbox import FairInbox
 from edge_producer.sources.mqtt_address import MqttAddress, Route
+from edge_producer.sources.mqtt_connection import MqttCallbacks, MqttConnection
 from edge_producer.sources.payloads import PayloadReader
 from edge_producer.sources.samples import Sample
 from edge_producer.sources.source_access import SourceAccess
 from schemas.errors import SourceLostError
 from schemas.profile import Profile
 
-PROTOCOLS = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
 INBOX_MESSAGES, INBOX_BYTES = 10_000, 8 * 1024**2
 """What may wait to be read; beyond it the oldest messages of whatever has most are dropped, and counted."""
 _TOPICS = 4096
 """Topics of which it is remembered whose they are."""
-CONNECT_TIMEOUT_S = 10.0
 
 
 class _Received(NamedTuple):
@@ -70,21 +64,13 @@ class MqttSource:
         self._changed = threading.Condition()
         self._lost = ""
         self._closed = False
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=address.client_id or f"edgeloop-{name}-{secrets.token_hex(4)}",
-            protocol=PROTOCOLS[address.version],
-            reconnect_on_failure=False,  # another connection is another source, with a wait of ours
+        self._connection = MqttConnection(
+            address,
+            sorted({route.topic for route in routes}),
+            access,
+            name,
+            MqttCallbacks(self._on_message, lambda: self._count("subscribed"), self._lose),
         )
-        self._client.connect_timeout = CONNECT_TIMEOUT_S
-        if access.username:
-            self._client.username_pw_set(access.username, access.password())
-        if address.secure:
-            self._client.tls_set_context(access.tls())
-        self._client.on_connect = self._on_connect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
-        self._client.on_disconnect = self._on_disconnect
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -107,17 +93,12 @@ class MqttSource:
         Raises:
             SourceLostError: The broker cannot be reached, refuses the device, or was lost.
         """
-        try:
-            self._client.connect(self._address.host, self._address.port, self._address.keepalive_s)
-        except (OSError, ValueError) as exc:
-            raise SourceLostError(f"{self._address.shown}: {exc}") from exc
-        self._client.loop_start()
+        self._connection.open()
         try:
             while (received := self._next()) is not None:
                 yield from self._read(received)
         finally:
-            self._client.disconnect()
-            self._client.loop_stop()
+            self._connection.close()
 
     def _next(self) -> _Received | None:
         with self._changed:
@@ -151,30 +132,11 @@ class MqttSource:
             self._lost = self._lost or why
             self._changed.notify_all()
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
-        if reason.is_failure:
-            self._lose(f"the broker refuses the connection: {reason}")
-            return
-        wanted = sorted({route.topic for route in self._routes})
-        with contextlib.suppress(ValueError):  # a filter that is none is refused below, by name
-            client.subscribe([(topic, self._address.qos) for topic in wanted])
-            return
-        self._lose(f"no topic filter: {', '.join(wanted)}")
-
-    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Sequence[Any], _more: Any) -> None:
-        refused = [str(reason) for reason in reasons if reason.is_failure]
-        if refused:
-            self._lose(f"the broker refuses a subscription: {', '.join(refused)}")
-        else:
-            self._count("subscribed")
-
-    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
-        self._lose(f"the connection was lost: {reason}")
-
-    def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
-        received = _Received(message.topic, bytes(message.payload), message.retain)
+    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         with self._changed:
-            self._counts["overrun"] += self._inbox.put(self._sender(received.topic), received)
+            self._counts["overrun"] += self._inbox.put(
+                self._sender(topic), _Received(topic, payload, retained)
+            )
             self._changed.notify_all()
 
     def _sender(self, topic: str) -> Hashable:

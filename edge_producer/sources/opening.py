@@ -9,17 +9,19 @@ from edge_producer.clock import Clock, SteadyClock
 from edge_producer.settings import EdgeSettings
 from edge_producer.sources.live_windows import LiveWindows
 from edge_producer.sources.mqtt_address import PORTS, MqttAddress, routes
+from edge_producer.sources.opcua_address import OPCUA_PORTS, OpcUaAddress, channel_nodes
 from edge_producer.sources.recorded_windows import PacedSource
 from edge_producer.sources.samples import SampleSource
 from edge_producer.sources.scenario import Scenario, load_scenario
 from edge_producer.sources.simulate_source import SimulateSource
 from edge_producer.sources.source_access import SourceAccess
 from edge_producer.sources.source_feed import RestartWait, SourceFeed
+from edge_producer.sources.sparkplug_address import SPARKPLUG_PORTS, SparkplugAddress, edge_nodes
 from edge_producer.sources.stdin_source import InputLines, StdinSource
 from schemas.errors import SourceError
 from schemas.profile import Profile
 
-KNOWN = ("simulate", "replay", "-", "mqtt://…", "mqtts://…")
+KNOWN = ("simulate", "replay", "-", "mqtt://…", "mqtts://…", "opcua://…", "sparkplug://…", "sparkplugs://…")
 
 
 def open_source(
@@ -61,6 +63,10 @@ def _live(
         return lambda: StdinSource(profile, lines), "standard input"
     if scheme in PORTS:
         return _mqtt(settings, profile, devices)
+    if scheme in OPCUA_PORTS:
+        return _opcua(settings, profile, devices)
+    if scheme in SPARKPLUG_PORTS:
+        return _sparkplug(settings, profile, devices)
     # Few devices need it, and it reads what is installed.
     from edge_producer.sources.entry_point_sources import SourceRequest, load_source  # noqa: PLC0415
 
@@ -81,6 +87,34 @@ def _mqtt(
         raise SourceError(f"source '{settings.source}' needs paho-mqtt: install edgeloop[edge,mqtt]") from exc
     access = SourceAccess.of(settings)
     return lambda: MqttSource(address, found, profile, access, settings.name), address.shown
+
+
+def _opcua(
+    settings: EdgeSettings, profile: Profile, devices: Sequence[str]
+) -> tuple[Callable[[], SampleSource], str]:
+    address = OpcUaAddress.parse(settings.source)
+    nodes = channel_nodes(address, profile, devices)
+    try:
+        from edge_producer.sources.opcua_session import check_access  # noqa: PLC0415  (likewise)
+        from edge_producer.sources.opcua_source import OpcUaSource  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise SourceError(f"source '{settings.source}' needs asyncua: install edgeloop[edge,opcua]") from exc
+    access = SourceAccess.of(settings)
+    check_access(address, access)
+    return lambda: OpcUaSource(address, nodes, profile, access, _now, settings.name), address.url
+
+
+def _sparkplug(
+    settings: EdgeSettings, profile: Profile, devices: Sequence[str]
+) -> tuple[Callable[[], SampleSource], str]:
+    address = SparkplugAddress.parse(settings.source)
+    nodes = edge_nodes(address, profile, devices)
+    try:
+        from edge_producer.sources.sparkplug_source import SparkplugSource  # noqa: PLC0415  (likewise)
+    except ModuleNotFoundError as exc:
+        raise SourceError(f"source '{settings.source}' needs paho-mqtt: install edgeloop[edge,mqtt]") from exc
+    access = SourceAccess.of(settings)
+    return lambda: SparkplugSource(address, nodes, profile, access, _now, settings.name), address.shown
 
 
 def _replay(settings: EdgeSettings, profile: Profile, devices: Sequence[str], now: datetime) -> PacedSource:

@@ -101,6 +101,14 @@ class PayloadReader:
             device_id = str(named) if isinstance(named, str | int) else device_id
         return Sample(values, time, device_id)
 
+    def value(self, channel: str, given: object) -> float | None:
+        """A plain value of a channel, in its unit; None where it is no number, which is counted."""
+        value = self._number(given)
+        if value is None:
+            return None
+        _, scale, offset = self._fields[channel]
+        return value * scale + offset
+
     def _plain(self, given: object, device_id: str, channel: str) -> Sample | None:
         self.counts["records"] += 1
         if not channel or isinstance(given, list):
@@ -109,11 +117,8 @@ class PayloadReader:
         if self._mapping.time_field:
             self.counts["unreadable_time"] += 1
             return None
-        value = self._number(given)
-        if value is None:
-            return None
-        _, scale, offset = self._fields[channel]
-        return Sample({channel: value * scale + offset}, None, device_id)
+        value = self.value(channel, given)
+        return None if value is None else Sample({channel: value}, None, device_id)
 
     def _number(self, given: object) -> float | None:
         """A value as a number, NaN where it says that there is none; None where it is none: counted."""

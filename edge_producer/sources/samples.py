@@ -1,8 +1,8 @@
 """The one interface of every source: it gives samples, and ours is what becomes of them.
 
 Recorded sources (`simulate`, `replay`) give blocks of consecutive samples at the profile's rate, which are
-cut into windows as they are. Live sources (`mqtt`, `stdin`, a user's own) give samples as they come, of one
-channel or several, which are aligned first (`alignment.py`).
+cut into windows as they are. Live sources (`mqtt`, `sparkplug`, `opcua`, `stdin`, a user's
+own) give samples as they come, of one channel or several, which are aligned first (`alignment.py`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ class Sample:
             that is not named has nothing to say.
         time: When it was measured, aware; None: when it came.
         device_id: Whose it is; empty where the process runs one device.
+        void: Channels whose earlier values are not to be held any longer: their source says that it does not
+            know them, as of a sensor that broke.
 
     Example:
         >>> Sample({"pressure": 4.2})
-        Sample(values={'pressure': 4.2}, time=None, device_id='')
+        Sample(values={'pressure': 4.2}, time=None, device_id='', void=())
     """
 
     values: Mapping[str, float]
     time: datetime | None = None
     device_id: str = ""
+    void: tuple[str, ...] = ()
 
     @property
     def us(self) -> int | None:

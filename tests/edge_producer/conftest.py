@@ -7,7 +7,10 @@ import pytest
 
 from tests.edge_producer.spool_rig import SpoolRig
 from tests.simulators.mqtt_broker import MqttBroker
+from tests.simulators.opcua_server import OpcUaServer
 from tests.simulators.update_service import UpdateService
+
+OPCUA_PLACES = 60
 
 
 @pytest.fixture
@@ -37,6 +40,26 @@ def mqtt_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
     yield broker
     for each in made.values():
+        each.stop()
+
+
+@pytest.fixture(scope="module")
+def opcua_places(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[], tuple[OpcUaServer, str]]]:
+    """Gives a server that runs until the file's tests end, and a prefix of nodes that nobody else uses."""
+    running: list[OpcUaServer] = []
+    free = iter([f"p{n}" for n in range(OPCUA_PLACES)])
+
+    def place() -> tuple[OpcUaServer, str]:
+        if not running:
+            nodes = [f"p{n}.{name}" for n in range(OPCUA_PLACES) for name in ("heat", "load")]
+            running.append(OpcUaServer(tmp_path_factory.mktemp("opcua"), nodes, secure=True))
+            running[0].start()
+        return running[0], next(free)
+
+    yield place
+    for each in running:
         each.stop()
 
 

@@ -6,10 +6,13 @@ import json
 import os
 import queue
 import secrets
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,13 @@ from edge_producer.sources.payloads import PayloadReader
 from edge_producer.sources.samples import Sample, SampleSource
 from edge_producer.sources.source_feed import RestartWait, SourceFeed
 from edge_producer.sources.stdin_source import InputLines, StdinSource
+from edge_producer.status_file import read_status
 from edge_producer.window import SourceWait, Window, WindowSource
 from schemas.profile import Profile
 from tests.simulators.mqtt_broker import MqttBroker
+from tests.simulators.opcua_server import GOOD, UNCERTAIN, OpcUaServer, Write
+from tests.simulators.sparkplug_edge import SparkplugEdge
+from tests.simulators.tcp_relay import TcpRelay
 from tests.waiting import wait_until
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -180,38 +187,110 @@ def opened(kind: str, rows: Sequence[Row], used: Profile, folder: Path) -> Windo
 
 
 class Published:
-    """An MQTT source whose rows are published once it has subscribed, and which ends behind the last one."""
+    """A live source whose rows are given to its other end once it has subscribed; it ends behind them.
 
-    def __init__(self, broker: MqttBroker, rows: Sequence[Row], used: Profile, folder: Path) -> None:
-        topic = f"plant/{secrets.token_hex(4)}"
-        settings = EdgeSettings(
-            state_dir=folder,
-            profile="plant",
-            devices=("d1",),
-            source=f"{broker.address}/{topic}?version={broker.version}",
-            source_retry_s=0.2,
-        )
-        self._live = open_source(settings, used, ("d1",))
-        self._broker, self._topic, self._rows = broker, topic, rows
+    Args:
+        live: The source.
+        give: Gives all rows, and behind them one thing more.
+        over: What is counted once that has come.
+        ready: What is counted, and how often, once the source listens.
+    """
+
+    def __init__(
+        self,
+        live: LiveWindows,
+        give: Callable[[], None],
+        over: tuple[str, int],
+        ready: tuple[str, int] = ("subscribed", 1),
+    ) -> None:
+        self._live, self._give, self._over, self._ready = live, give, over, ready
 
     @property
     def counts(self) -> Mapping[str, int]:
         return self._live.counts
 
     def windows(self) -> Iterator[Any]:
-        with self._broker.publisher() as publisher, closing(self._live.windows()) as items:
-            published = over = False
+        with closing(self._live.windows()) as items:
+            given = over = False
             for item in items:
                 yield item
-                if not published and self.counts["subscribed"]:
-                    published = True
-                    for row in self._rows:
-                        publisher.give(self._topic, json_of(row))
-                    publisher.give(self._topic, '{"nothing": "for us"}')
+                if not given and self._counted(*self._ready):
+                    given = True
+                    self._give()
                 if isinstance(item, SourceWait):
                     if over:
                         return
-                    over = self.counts["unmapped"] > 0
+                    over = self._counted(*self._over)
+
+    def _counted(self, name: str, least: int) -> bool:
+        return self.counts[name] >= least
+
+
+def opened_live(address: str, used: Profile, folder: Path, **given: Any) -> LiveWindows:
+    """What the settings of one device open."""
+    settings = EdgeSettings(
+        state_dir=folder, profile="plant", devices=("d1",), source=address, source_retry_s=0.2, **given
+    )
+    found = open_source(settings, used, ("d1",))
+    assert isinstance(found, LiveWindows)
+    return found
+
+
+def published(broker: MqttBroker, rows: Sequence[Row], used: Profile, folder: Path) -> Published:
+    """An MQTT source."""
+    topic = f"plant/{secrets.token_hex(4)}"
+
+    def give() -> None:
+        with broker.publisher() as publisher:
+            for row in rows:
+                publisher.give(topic, json_of(row))
+            publisher.give(topic, '{"nothing": "for us"}')
+
+    address = f"{broker.address}/{topic}?version={broker.version}"
+    return Published(opened_live(address, used, folder), give, ("unmapped", 1))
+
+
+def writes_of(prefix: str, row: Row) -> list[Write]:
+    """What a row is at an OPC UA server; a text is something that is no value, or a value without a time."""
+    heat, load = f"{prefix}.heat", f"{prefix}.load"
+    if isinstance(row, str):
+        return [(heat, 99, None, GOOD)] if "soon" in row else [(heat, list(row.encode()), 1, GOOD)]
+    us = 1000 * ms(row[0])
+    return [(heat, row[1], us, GOOD), (load, row[2], us, GOOD)]
+
+
+def reported(server: OpcUaServer, prefix: str, rows: Sequence[Row], used: Profile, folder: Path) -> Published:
+    """An OPC UA source."""
+
+    def give() -> None:
+        last = max(row[0] for row in rows[-1:] if not isinstance(row, str))
+        end: Write = (f"{prefix}.load", 0, 1000 * ms(last), UNCERTAIN)
+        server.write(*(write for row in rows for write in writes_of(prefix, row)), end)
+
+    return Published(opened_live(server.address(prefix), used, folder), give, ("uncertain", 1))
+
+
+def tell(edge: SparkplugEdge, row: Row) -> None:
+    """Tell a row as an edge node; a text is something that is no message, or a value without a time."""
+    if not isinstance(row, str):
+        edge.data(("heat", row[1], ms(row[0])), ("load", row[2], ms(row[0])))
+    elif "soon" in row:
+        edge.data(("heat", 99, None), stamped=False)
+    else:
+        edge.raw(row.encode())
+
+
+def told(broker: MqttBroker, rows: Sequence[Row], used: Profile, folder: Path) -> Published:
+    """A Sparkplug source."""
+    edge = SparkplugEdge(broker, secrets.token_hex(4), ms(0))
+
+    def give() -> None:
+        for row in rows:
+            tell(edge, row)
+        edge.data(("load", None, ms(0)))
+        edge.close()
+
+    return Published(opened_live(edge.address(broker), used, folder), give, ("null", 3), ("null", 2))
 
 
 class Watched:
@@ -258,54 +337,138 @@ class Breakable:
     """A live source whose other end a test cuts; rows go to whoever listens now.
 
     Args:
-        kind: ``own`` or ``mqtt_<version>``.
-        folder: For a broker of its own.
+        source: It.
+        give: Gives rows.
+        cut: Cuts the source off.
+        mend: Lets it come back.
+        subscribes: Rows wait until it has.
     """
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        used = profile()
-        self._broker: MqttBroker | None = None
-        self._rows: queue.Queue[Any] = queue.Queue()
-        if kind == "own":
-            self.source = live(lambda: Given(used, iter(self._rows.get, None)), used)
-            return
-        version = kind.removeprefix("mqtt_")
-        self._broker = MqttBroker(folder, version)
-        self._broker.start()
-        settings = EdgeSettings(
-            state_dir=folder,
-            profile="plant",
-            devices=("d1",),
-            source=f"{self._broker.address}/lost?version={version}",
-            source_retry_s=0.2,
-        )
-        found = open_source(settings, used, ("d1",))
-        assert isinstance(found, LiveWindows)
-        self.source = found
+    def __init__(
+        self,
+        source: LiveWindows,
+        give: Callable[[Sequence[Row]], None],
+        cut: Callable[[], None],
+        mend: Callable[[], None] = lambda: None,
+        *,
+        subscribes: bool = True,
+    ) -> None:
+        self.source, self._subscribes = source, subscribes
+        self._give, self._cut, self._mend = give, cut, mend
         self._subscribed = 0
 
     def gives(self, *rows: Row) -> None:
-        if self._broker is None:
-            for row in rows:
-                self._rows.put(row)
-            return
-        self._subscribed += 1
-        wait_until(lambda: self.source.counts["subscribed"] >= self._subscribed, what="a subscription")
-        with self._broker.publisher() as publisher:
-            for row in rows:
-                publisher.give("lost", json_of(row))
+        if self._subscribes:
+            self._subscribed += 1
+            wait_until(lambda: self.source.counts["subscribed"] >= self._subscribed, what="a subscription")
+        self._give(rows)
 
     def breaks(self) -> None:
         """Cut the source off; it can come back at once."""
-        if self._broker is None:
-            self._rows.put(OSError("unplugged"))
-            return
-        self._broker.stop()
-        wait_until(lambda: self.source.state["error"], what="a loss")
-        self._broker.start()
+        self._cut()
+        wait_until(lambda: self.source.state["error"] or self.source.state["restarts"], what="a loss")
+        self._mend()
 
-    def close(self) -> None:
-        if self._broker is None:
-            self._rows.put(None)
-        else:
-            self._broker.stop()
+
+@contextmanager
+def breakable(
+    kind: str,
+    folder: Path,
+    brokers: Callable[[str], MqttBroker],
+    place: Callable[[], tuple[OpcUaServer, str]],
+) -> Iterator[Breakable]:
+    """A source of the kind; one of MQTT has a broker of its own, which is stopped."""
+    used = profile()
+    if kind == "own":
+        rows: queue.Queue[Any] = queue.Queue()
+        source = live(lambda: Given(used, iter(rows.get, None)), used)
+
+        def put(given: Sequence[Row]) -> None:
+            for row in given:
+                rows.put(row)
+
+        ended = partial(rows.put, None)
+        made = Breakable(source, put, partial(rows.put, OSError("unplugged")), subscribes=False)
+    elif kind == "opcua":
+        made, ended = _cut_from_server(*place(), used, folder)
+    elif kind == "sparkplug":
+        made, ended = _cut_from_edge(brokers("3.1.1"), used, folder)
+    else:
+        made, ended = _cut_from_broker(MqttBroker(folder, kind.removeprefix("mqtt_")), used, folder)
+    try:
+        yield made
+    finally:
+        ended()
+
+
+Cut = tuple[Breakable, Callable[[], object]]
+"""A source, and what ends its other end."""
+
+
+def _cut_from_server(server: OpcUaServer, prefix: str, used: Profile, folder: Path) -> Cut:
+    relay = TcpRelay(server.port)
+    source = opened_live(server.address(prefix, relay.port), used, folder)
+
+    def give(rows: Sequence[Row]) -> None:
+        server.write(*(write for row in rows for write in writes_of(prefix, row)))
+
+    return Breakable(source, give, relay.cut, relay.mend), relay.cut
+
+
+def _cut_from_edge(broker: MqttBroker, used: Profile, folder: Path) -> Cut:
+    edge, relay = SparkplugEdge(broker, secrets.token_hex(4), ms(0)), TcpRelay(broker.port)
+    source = opened_live(edge.address(broker, relay.port), used, folder)
+
+    def give(rows: Sequence[Row]) -> None:
+        wait_until(lambda: source.counts["births"] >= 2 * source.counts["subscribed"], what="births")
+        for row in rows:
+            tell(edge, row)
+
+    def end() -> None:
+        relay.cut()
+        edge.close()
+
+    return Breakable(source, give, relay.cut, relay.mend), end
+
+
+def _cut_from_broker(broker: MqttBroker, used: Profile, folder: Path) -> Cut:
+    broker.start()
+    source = opened_live(f"{broker.address}/lost?version={broker.version}", used, folder)
+
+    def give(rows: Sequence[Row]) -> None:
+        with broker.publisher() as publisher:
+            for row in rows:
+                publisher.give("lost", json_of(row))
+
+    return Breakable(source, give, broker.stop, broker.start), broker.stop
+
+
+@contextmanager
+def device_command(folder: Path, source: str, mapped: str) -> Iterator[Callable[[str], int]]:
+    """Run a device by its own command with a profile of one channel; gives what it counts of its source."""
+    (folder / "plant.toml").write_text(
+        f"""
+name = "plant"
+drift = {{ window_s = 300.0 }}
+channels = [{{ name = "heat", unit = "degC", min = -50, max = 150 }}]
+features = {{ set = "plant", compute = [{{ channel = "heat", kinds = ["mean"] }}] }}
+sampling = {{ rate_hz = 20.0, window_samples = 2, hop_samples = 2 }}
+{mapped}
+"""
+    )
+    argv = [sys.executable, "-m", "edge_producer", "run", "--devices", "pump-7", "--stop-timeout-s", "0.1"]
+    argv += ["--profile", str(folder / "plant.toml"), "--state-dir", str(folder / "edge")]
+    argv += ["--source", source, "--bootstrap-servers", "127.0.0.1:1"]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE)
+
+    def counted(name: str) -> int:
+        assert process.poll() is None
+        found = (read_status(folder / "edge" / "status.json") or {}).get("source", {}).get(name, 0)
+        return int(found)
+
+    try:
+        yield counted
+    finally:
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log.decode()

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,18 +23,20 @@ from schemas.profile import Profile
 from schemas.profile_file import find_profile
 from tests.edge_producer.source_rigs import (
     START,
-    Breakable,
-    Published,
     Row,
     Watched,
     at,
+    breakable,
     opened,
     profile,
+    published,
+    reported,
     sensed,
+    told,
 )
 from tests.waiting import wait_until
 
-KINDS = ["replay", "stdin_table", "stdin_json", "own", "mqtt_3.1.1", "mqtt_5"]
+KINDS = ["replay", "stdin_table", "stdin_json", "own", "mqtt_3.1.1", "mqtt_5", "opcua", "sparkplug"]
 LIVE = KINDS[1:]
 TABLES = ["replay", "stdin_table"]
 MACHINE = find_profile("machine")
@@ -46,20 +49,30 @@ def kind(request) -> str:
     return request.param
 
 
-def made(kind: str, rows: list[Row], used: Profile, folder: Path, brokers) -> WindowSource:
+@pytest.fixture
+def made(mqtt_brokers, opcua_places) -> Callable[[str, list[Row], Profile, Path], WindowSource]:
+    """Makes sources of any kind."""
+    return partial(source_of, brokers=mqtt_brokers, places=opcua_places)
+
+
+def source_of(kind: str, rows: list[Row], used: Profile, folder: Path, *, brokers, places) -> WindowSource:
     if kind == "simulate":
         return SimulateSource(MACHINE, FLEET, Scenario(seed=1, start=START), START, 4.0)
     if kind.startswith("mqtt_"):
-        return Published(brokers(kind.removeprefix("mqtt_")), rows, used, folder)
+        return published(brokers(kind.removeprefix("mqtt_")), rows, used, folder)
+    if kind == "opcua":
+        return reported(*places(), rows, used, folder)
+    if kind == "sparkplug":
+        return told(brokers("3.1.1"), rows, used, folder)
     return opened(kind, rows, used, folder)
 
 
 @pytest.fixture
-def read(kind, tmp_path, mqtt_brokers) -> Reading:
+def read(kind, tmp_path, made) -> Reading:
     """Gives a source of one kind some rows, and returns its windows and counts."""
 
     def read(rows: list[Row], **sections) -> tuple[list[Window], dict[str, int]]:
-        source = made(kind, rows, profile(**sections), tmp_path, mqtt_brokers)
+        source = made(kind, rows, profile(**sections), tmp_path)
         before: dict[str, int] = dict(source.counts)
         windows = sensed(source)
         after = dict(source.counts)
@@ -165,17 +178,19 @@ def test_a_clock_that_was_set_is_followed_and_no_window_spans_it(read):
 
 MANY = {"replay": 120_000}
 """Rows, 20,000 by default: far more than a source may take in before they are asked for."""
-WAITS = [kind for kind in KINDS if not kind.startswith("mqtt_")]
 DROPS = [kind for kind in KINDS if kind.startswith("mqtt_")]
-LOSES_ITS_CONNECTION = ["own", *DROPS]
+REPORTS = ["opcua", "sparkplug"]
+"""They drop too: their files have the law on it."""
+WAITS = [kind for kind in KINDS if kind not in (*DROPS, *REPORTS)]
+LOSES_ITS_CONNECTION = ["own", *REPORTS, *DROPS]
 
 
 @pytest.mark.parametrize("kind", WAITS)
-def test_a_source_that_has_more_than_the_device_takes_waits_and_loses_nothing(kind, tmp_path, mqtt_brokers):
+def test_a_source_that_has_more_than_the_device_takes_waits_and_loses_nothing(kind, tmp_path, made):
     many = MANY.get(kind, 20_000)
     rows: list[Row] = [(k, k % 97, k % 13) for k in range(many)]
     used = profile(sampling={"window_samples": 2, "hop_samples": 100})
-    source = made(kind, rows, used, tmp_path, mqtt_brokers)
+    source = made(kind, rows, used, tmp_path)
     with closing(source.windows()) as items:
         windows = [next(item for item in items if isinstance(item, Window))]
         wait_until(lambda: settled(source), what="a source that is ahead")
@@ -232,28 +247,27 @@ def subscribed(address: str, folder: Path) -> MqttSource:
 
 
 @pytest.mark.parametrize("kind", LOSES_ITS_CONNECTION)
-def test_a_source_that_was_lost_is_opened_again_and_goes_on(kind, tmp_path):
-    other_end = Breakable(kind, tmp_path)
-    watched = Watched(other_end.source)
-    try:
-        other_end.gives((0, 20, 1), (1, 21, 2))
-        wait_until(lambda: watched.newest() == [21, 2], what="a window before")
-        other_end.breaks()
-        wait_until(lambda: watched.source.state["restarts"] > 0, what="another try")
-        other_end.gives((2, 22, 3), (3, 23, 4))
-        wait_until(lambda: watched.newest() == [23, 4], what="a window after")
-    finally:
-        other_end.close()
-        watched.stop()
+def test_a_source_that_was_lost_is_opened_again_and_goes_on(kind, tmp_path, mqtt_brokers, opcua_places):
+    with breakable(kind, tmp_path, mqtt_brokers, opcua_places) as other_end:
+        watched = Watched(other_end.source)
+        try:
+            other_end.gives((0, 20, 1), (1, 21, 2))
+            wait_until(lambda: watched.newest() == [21, 2], what="a window before")
+            other_end.breaks()
+            wait_until(lambda: watched.source.state["restarts"] > 0, what="another try")
+            other_end.gives((2, 22, 3), (3, 23, 4))
+            wait_until(lambda: watched.newest() == [23, 4], what="a window after")
+        finally:
+            watched.stop()
     ends = [w.end for w in watched.windows]
     assert ends == sorted(set(ends))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "simulate"])
-def test_the_same_source_tells_the_same_story_in_windows_of_the_profiles_shape(kind, tmp_path, mqtt_brokers):
+def test_the_same_source_tells_the_same_story_in_windows_of_the_profiles_shape(kind, tmp_path, made):
     rows: list[Row] = [(k, 20 + k % 7, k % 5) for k in range(12)]
     used = MACHINE if kind == "simulate" else profile()
-    first, second = (sensed(made(kind, rows, used, tmp_path, mqtt_brokers)) for _ in range(2))
+    first, second = (sensed(made(kind, rows, used, tmp_path)) for _ in range(2))
     shape = (used.sampling.window_samples, len(used.channels))
     assert len(first) > 3
     assert {(w.samples.shape, w.samples.dtype) for w in first} == {(shape, np.dtype("float32"))}

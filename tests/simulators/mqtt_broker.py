@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_producer.sources.mqtt_source import PROTOCOLS
+from edge_producer.sources.mqtt_connection import PROTOCOLS
 from tests.waiting import wait_until
 
 AUTH = "amqtt.plugins.authentication"
@@ -105,22 +105,32 @@ def make_certificate(folder: Path, host: str) -> None:
     """A certificate that is its own authority: ``ca.pem``, ``key.pem``."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-    now = datetime.now(UTC)
+    first, last = validity()
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+        .not_valid_before(first)
+        .not_valid_after(last)
+        .add_extension(x509.SubjectAlternativeName([ip_san(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
     form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     (folder / "ca.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
     (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
+
+
+def validity() -> tuple[datetime, datetime]:
+    """From an hour ago to tomorrow."""
+    now = datetime.now(UTC)
+    return now - timedelta(hours=1), now + timedelta(days=1)
+
+
+def ip_san(host: str) -> x509.IPAddress:
+    return x509.IPAddress(ip_address(host))
 
 
 def _hashed(password: str) -> str:

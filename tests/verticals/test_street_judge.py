@@ -169,9 +169,9 @@ def test_an_alarm_counts_for_the_intersection_that_is_hit_and_from_the_incident_
         next(row for row in rows_of([closed]) if row[0] == "| grid")[2:6] == ["0 of 0"] * 2 + ["1 of 1"] * 2
     )
     twice = [run_of(what, [("b", AT_S - 5)], "a") for what in ("incident", "closed")]
-    assert next(row for row in rows_of(twice) if row[0] == "| grid")[6].startswith(
-        "1 in "
-    )  # they begin alike
+    row = next(row for row in rows_of(twice) if row[0] == "| grid")
+    assert row[6].startswith("1 in ")  # they begin alike
+    assert row[8].startswith("0 in ")
     other = run_of("incident", [("other", AT_S + 7)], "a")
     assert next(row for row in rows_of([other]) if row[0] == "| grid")[2:4] == ["0 of 1", "0 of 1"]
 

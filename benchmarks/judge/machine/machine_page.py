@@ -248,10 +248,11 @@ def _held(
     )
     rows, worst = [], ("", "", 0.0)
     for arm in ARMS:
-        before = [o for o in outcomes if o.arm == arm]
+        # An announcement changes no model; and where a fault comes with a load, healthy machines alarm of it.
+        before = [o for o in outcomes if o.arm == ANNOUNCED.get(arm, arm)]
         base = _rate(sum(o.false_alarms for o in before), sum(o.healthy_windows for o in before))
         for cell in HARMLESS:
-            found = [o for o in before if o.cell == cell]
+            found = [o for o in outcomes if o.arm == arm and o.cell == cell]
             if not found:
                 continue
             after = _rate(sum(o.changed_alarms for o in found), sum(o.changed_windows for o in found))
@@ -280,7 +281,8 @@ def _held(
             f"{cell} with *{arm}*, raises {more:.0f} alarms more on each machine each day. Seen on the next "
             f"morning that is {more:.0f} a machine, after a weekend {WEEKEND_D * more:.0f}, after a week "
             f"{WEEK_D * more:.0f}; what else a wrong alarm costs, a stop of the machine first of all, comes "
-            "to that. With *factory* nothing is added, as all is in alarm already."
+            "to that. These are rates of the minutes after a change. With *factory* nothing is added, as all "
+            "is in alarm already."
         )
 
 

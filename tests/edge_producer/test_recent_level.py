@@ -11,7 +11,7 @@ import pytest
 from edge_producer.bundle import Bundle
 from edge_producer.inference import OnnxPredictor
 from edge_producer.reference_keeper import ReferenceKeeper
-from edge_producer.updates.fault_trial import TrialModel
+from edge_producer.updates.fault_trial import TrialModel, compare_on_faults
 from edge_producer.window import Window
 from edge_producer.window_scoring import WindowScorer
 from model_service.detectors.forecast_residual import FORECAST, ForecastResidual
@@ -23,6 +23,7 @@ from model_service.models.graph import FLOAT, GraphWriter, tensor
 from model_service.models.recent_rows import RECENT_WEIGHT
 from schemas.alarm_bounds import AlarmBounds
 from schemas.errors import BundleError
+from schemas.fault_effects import FaultEffects
 from schemas.instants import to_us
 from schemas.manifest import TrainingFacts
 from schemas.recent_level import RecentLevel, WindowTiming, recent_levels
@@ -149,6 +150,11 @@ def test_devices_of_one_host_keep_their_own_levels():
         for name, given in (("a", one), ("b", two)):
             found[name].append(model.score(name, given[number], at)[1])
     assert found == {"a": scores(predictor(), one), "b": scores(predictor(), two)}
+    states, after = [model.kept.export(name) for name in ("a", "b", "c")], predictor()
+    assert states[0] != states[1]
+    assert states[2] == {}
+    after.go_on_from("b", model)
+    assert [after.kept.export(name) for name in ("a", "b")] == [{}, states[1]]
 
 
 def test_another_model_of_the_same_weight_goes_on_and_one_of_another_begins_anew():
@@ -222,6 +228,13 @@ def test_a_trial_shows_a_fault_as_it_begins():
     bounds = AlarmBounds({"score": 0.6})
     assert trial.detects(faulty, bounds, rows).all()
     assert trial.detects(faulty, bounds).mean() < 0.2  # from a level that has the fault it is foretold
+
+
+def test_a_trial_compares_two_models_on_faults_as_they_begin():
+    effects = FaultEffects(("step",), LOGGED, np.array([[30.0, 0.0, 0.0, 0.0]]))
+    trial = TrialModel(opened(MADE), PUMP, None)
+    found = compare_on_faults(trial, trial, wandering(20, 6), effects, AlarmBounds({"score": 0.6}))
+    assert (found.old_here, found.new_here) == (1.0, 1.0)
 
 
 def test_a_graph_that_asks_for_what_a_device_does_not_keep_is_refused_with_what_to_do():

@@ -152,6 +152,8 @@ def test_a_host_says_that_it_is_there_and_that_it_is_gone(mqtt_brokers, opened):
     wait_until(lambda: said == [True], what="its birth")
     watched.stop()
     wait_until(lambda: said == [True, False], what="its death")
+    client.on_message = None
+    client.publish("spBv1.0/STATE/loop", b"", 1, retain=True).wait_for_publish(20)  # amqtt keeps it no longer
     client.disconnect()
     client.loop_stop()
 
@@ -170,8 +172,8 @@ def test_a_metric_that_floods_is_bounded_and_counted_and_starves_no_other(mqtt_b
     for n in range(messages):
         heat = [("heat", float(k % 100), ms(k)) for k in range(200 * n, 200 * n + 200)]
         edge.data(("load", float(n), ms(200 * n)), *heat)
-    wait_until(lambda: source.counts["payloads"] == 2 + messages, what="all of them")
-    assert source.counts["overrun"] >= 200 * messages + messages - MOST_READINGS
+    too_many = 201 * messages - MOST_READINGS
+    wait_until(lambda: source.counts["overrun"] >= too_many, what="all of them")
     load: list[float] = []
     while len(load) < messages:
         load += [value for name, value in next(samples).values.items() if name == "load"]

@@ -33,7 +33,8 @@ class Regime:
 
     Attributes:
         onset: Alarms that began before are never explained by it.
-        centre: Middle of each feature in the new regime.
+        centre: Middle of each feature in the new regime; none: it is not known where it lies, and every alarm
+            that began since the onset is explained.
         spread: Its standard deviation of one window, by feature.
         bound: Largest root mean square distance from ``centre``, in spreads, at which the regime explains an
             alarmed row, so that the row stays.
@@ -183,6 +184,8 @@ def _within(regime: Regime | None) -> str:
     """SQL condition: the row lies within the new regime."""
     if regime is None:
         return "false"
+    if not regime.centre:
+        return "true"
     terms = [
         f"(({duck.name(f)}::DOUBLE - {regime.centre[f]!r}::DOUBLE) / {regime.spread[f]!r}::DOUBLE) ** 2"
         for f in sorted(regime.centre)

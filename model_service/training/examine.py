@@ -166,6 +166,17 @@ def after_examination(
     return run.to(state, finding=finding, detail=says)
 
 
+def regime_of(run: TrainingRun, found: Examination | None) -> Regime | None:
+    """The new normal that a run's rows are selected by; None: no drift is behind it.
+
+    A person who has a drift learnt that proves no new normal, or of a model that gives no healthy reference,
+    has decided that what came since its onset is one: no alarm that began since then speaks against a row.
+    """
+    if found is None or found.regime is not None or not run.by_person or run.onset is None:
+        return found.regime if found else None
+    return Regime(run.onset, {}, {})
+
+
 def may_build(run: TrainingRun, found: Examination | None) -> bool:
     """Whether a candidate may be made by the newest look at the drift; None: no drift is behind the run.
 

@@ -48,6 +48,7 @@ from model_service.training.examine import (
     has_one_cause,
     has_waited,
     may_build,
+    regime_of,
     while_collecting,
 )
 from model_service.training.lineage import lineage_of, lineage_rows, selection_of, stored_selection
@@ -159,7 +160,7 @@ class Trainer:
             profile,
             waited=has_waited(run, found, profile, now),
             untaught=nothing_to_learn(run.family, learnable),
-            held=self._held(run.family),
+            held=waits_for_a_person(self._champion(run.family).manifest),
         )
         if examined is None:
             return False
@@ -188,7 +189,7 @@ class Trainer:
                 run,
                 cut.created,
                 excluded_devices=finding.faulty if finding else (),
-                regime=found.regime if found else None,
+                regime=regime_of(run, found),
                 newest=newest_row(lake_connection, profile),
             )
             if starts_over(run, champion.manifest, profile):
@@ -337,9 +338,6 @@ class Trainer:
             if version is not None:
                 return bundle_of_version(connection, self._settings.artifacts, family, version)
         return starting_bundle_of(family)
-
-    def _held(self, family: str) -> str:
-        return waits_for_a_person(self._champion(family).manifest)
 
     def _new_cut(self, run: TrainingRun, profile: Profile, now: datetime) -> Cut | None:
         """The newest cut; None: the run was tried in it already, and may still wait for another."""

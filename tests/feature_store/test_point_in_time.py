@@ -120,6 +120,8 @@ def test_alarms_that_a_new_regime_explains_stay_and_older_ones_do_not(lake_root)
     assert {d for d, _ in keys(found)} == {"new"}
     assert found.facts["explained_alarms"] == found.rows.num_rows > 100
     assert not taken(lake_root, event_from=onset).rows.num_rows
+    decided_by_a_person = taken(lake_root, event_from=onset, regime=Regime(onset, {}, {}))
+    assert {d for d, _ in keys(decided_by_a_person)} == {"new", "sick"}
 
 
 def test_the_newest_label_known_at_the_instant_holds_and_replaced_ones_do_not(lake_root):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, update
 
+from edge_producer.sources.scenario import Injection
 from feature_store import connect
 from feature_store.cut_store import CutStore
 from feature_store.lake import Lake
@@ -58,6 +59,14 @@ def recalibrated() -> Fleet:
 def wearing() -> Fleet:
     """Machines most of which wear out from second 75 on."""
     return fleet(FAULTY["bearing wear, slow, on 60 %"], 3, devices=12, seconds=120)
+
+
+@pytest.fixture(scope="module")
+def alarmed() -> Fleet:
+    """Machines that all read warmer and draw more current from second 75 on."""
+    hot = Injection(kind="recalibration", start_s=75, channel="temperature", offset=25.0)
+    strained = Injection(kind="recalibration", start_s=75, channel="current", gain=1.6)
+    return fleet((hot, strained), 3, devices=12, seconds=120)
 
 
 def rig_of(folder: Path, of: Fleet, *, drift: bool = True, rows: bool = True) -> TrainerRig:
@@ -199,6 +208,22 @@ def test_a_declined_run_goes_on_where_a_person_says_so(rig, wearing):
     made.tick()
     assert set(made.states()) & {"trained", "collecting", "failed"}
     assert "run_accepted" in made.steps()
+
+
+def test_a_person_may_have_a_drift_learnt_that_put_all_devices_in_alarm(rig, alarmed):
+    """What nobody can classify waits, and no row of it is without an alarm: the person's word counts."""
+    made = rig(alarmed)
+    made.tick()
+    [run] = made.rows()
+    assert (run["state"], run["cause"]["kind"]) == ("waiting", "unclassified")
+    assert run["cause"]["evidence"]["alarmed_share"] == 1.0
+    made.execute(update(runs).values(state="requested", requested_by="anna"))
+    made.tick()
+    [run] = made.rows()
+    assert run["state"] == "trained", run["detail"]
+    with closing(connect(made.settings.lake_root, comments=False)) as con:
+        [(first,)] = con.execute("SELECT min(event_time) FROM training_sets").fetchall()
+    assert first.timestamp() >= run["onset"]
 
 
 def register(made: TrainerRig, profile) -> None:

@@ -10,17 +10,35 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from onnx import helper
 
-from tests.model_service.given_graphs import of_features
+from tests.model_service.given_graphs import file_of
 from tests.simulators.device_listener import own_address
 from tests.simulators.fed_site import FedSite
 from tests.test_second_profile import BASELINE_WINDOWS, HISTORY, NAMES, RECALIBRATED, Pump, quick
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900), pytest.mark.long]
 
-CENTRE, SPREAD = np.array([5.4, 21.0, 12.5]), np.array([0.043, 0.93, 0.206])
-"""What pressure, flow and current of a healthy pump are about, and by how much they vary."""
-FAR = 4.5
+CENTRE = np.array([5.4, 21.0, 12.5])
+"""What pressure, flow and current of a healthy pump are about."""
+DEMAND, NOISE = 0.02 * np.array([-1.2, 42.0, 9.0]), np.array([0.04, 0.4, 0.1])
+"""How they vary: together with the demand, and each by itself."""
+FAR = 4.0
+
+
+def given_model() -> bytes:
+    """Somebody's own model: how far a window lies off, whatever the demand is."""
+    values, vectors = np.linalg.eigh(np.outer(DEMAND, DEMAND) + np.diag(NOISE**2))
+    nodes = [
+        helper.make_node("Sub", ["x", "centre"], ["off"]),
+        helper.make_node("MatMul", ["off", "whitened"], ["z"]),
+        helper.make_node("Abs", ["z"], ["far"]),
+        helper.make_node("ReduceMax", ["far"], ["most"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["most", "limit"], ["beyond"]),
+        helper.make_node("Sigmoid", ["beyond"], ["score"]),
+    ]
+    constants = {"centre": CENTRE, "whitened": vectors / np.sqrt(values), "limit": np.array([FAR])}
+    return file_of(nodes, [None, 3], {n: value.astype(np.float32) for n, value in constants.items()})
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FedSite]:
 
 def test_a_drift_of_an_imported_model_waits_for_a_person_and_says_what_to_do(site):
     given = site.folder / "given.onnx"
-    given.write_bytes(of_features(centre=CENTRE, spread=SPREAD, far=FAR))
+    given.write_bytes(given_model())
     site.founds("pump", HISTORY, quick, starts=True, given=given)
     imported = site.has_first_model()
 

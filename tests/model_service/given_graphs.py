@@ -37,14 +37,7 @@ def file_of(
     return helper.make_model(graph, ir_version=8, opset_imports=opsets).SerializeToString()
 
 
-def of_features(
-    *,
-    opset: int = 13,
-    dtype: type = np.float32,
-    centre: np.ndarray = CENTRE,
-    spread: np.ndarray = SPREAD,
-    far: float = FAR,
-) -> bytes:
+def of_features(*, opset: int = 13, dtype: type = np.float32) -> bytes:
     """How far the farthest feature lies off, as a score; another operator set than ours."""
     nodes = [
         helper.make_node("Sub", ["x", "centre"], ["off"]),
@@ -55,12 +48,12 @@ def of_features(
         helper.make_node("Sigmoid", ["beyond"], ["score"]),
     ]
     constants = {
-        "centre": centre.astype(dtype),
-        "spread": spread.astype(dtype),
-        "limit": np.array([far], dtype),
+        "centre": CENTRE.astype(dtype),
+        "spread": SPREAD.astype(dtype),
+        "limit": np.array([FAR], dtype),
     }
     kind = TensorProto.DOUBLE if dtype is np.float64 else TensorProto.FLOAT
-    return file_of(nodes, [None, len(centre)], constants, opset=opset, kind=kind)
+    return file_of(nodes, [None, 4], constants, opset=opset, kind=kind)
 
 
 def of_windows() -> bytes:

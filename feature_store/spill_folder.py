@@ -24,11 +24,11 @@ def spill_folder() -> Path:
 
     Its name is not fixed: under a folder that everybody may write it could be another user's, or their link.
     """
-    remove_abandoned(Path(tempfile.gettempdir()))
     while True:
         folder = tempfile.TemporaryDirectory(prefix=PREFIX)
         if _own(Path(folder.name)):
             _kept.append(folder)
+            remove_abandoned(Path(folder.name).parent)
             return Path(folder.name)
 
 

@@ -115,6 +115,8 @@ class OpcUaSession:
                 await _part(client)
         except (ServiceError, ua.UaError, OSError, TimeoutError, ValueError) as exc:
             raise SourceLostError(f"{self._address.url}: {described(exc)}") from exc
+        finally:
+            await _hang_up(client)
 
     async def _secure(self, client: Client) -> None:
         """Choose the secure channel, with the server's certificate checked, and name the user."""
@@ -300,6 +302,15 @@ async def _part(client: Client) -> None:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(GOODBYE_S):
             await client.disconnect()
+    await _abort(protocol)
+
+
+async def _hang_up(client: Client) -> None:
+    """Close the connection, also one that was refused half-way, with what is still to be written."""
+    await _abort(client.uaclient.protocol)
+
+
+async def _abort(protocol: Any) -> None:
     if protocol is not None and protocol.transport is not None:
         protocol.transport.abort()
         await asyncio.sleep(0)  # it is closed in the loop's next turn

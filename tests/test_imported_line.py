@@ -5,17 +5,12 @@ Six pumps, so that a model of their own would be trained again by itself (`test_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
 import pytest
 from onnx import helper
 
 from tests.model_service.given_graphs import file_of
-from tests.simulators.device_listener import own_address
-from tests.simulators.fed_site import FedSite
-from tests.test_second_profile import BASELINE_WINDOWS, HISTORY, NAMES, RECALIBRATED, Pump, quick
+from tests.test_second_profile import BASELINE_WINDOWS, HISTORY, NAMES, RECALIBRATED, pump_site, quick
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900), pytest.mark.long]
 
@@ -41,18 +36,7 @@ def given_model() -> bytes:
     return file_of(nodes, [None, 3], {n: value.astype(np.float32) for n, value in constants.items()})
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FedSite]:
-    address = own_address()
-    if address is None:
-        pytest.skip("this machine has no address but loopback")
-    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
-    pumps = {name: Pump(i, start) for i, name in enumerate(NAMES)}
-    made = FedSite(tmp_path_factory.mktemp("site"), address, "pump", pumps)
-    try:
-        yield made
-    finally:
-        made.close()
+site = pytest.fixture(scope="module")(pump_site)
 
 
 def test_a_drift_of_an_imported_model_waits_for_a_person_and_says_what_to_do(site):

@@ -73,8 +73,8 @@ class Pump:
         return [[row[name] for name in ("pressure", "flow", "motor_current")]]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FedSite]:
+def pump_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FedSite]:
+    """A stack and its pumps, at an address that is not loopback."""
     address = own_address()
     if address is None:
         pytest.skip("this machine has no address but loopback")
@@ -85,6 +85,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FedSite]:
         yield made
     finally:
         made.close()
+
+
+site = pytest.fixture(scope="module")(pump_site)
 
 
 def quick(text: str) -> str:

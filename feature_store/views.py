@@ -184,11 +184,22 @@ WITH transitions AS (
     FROM starts GROUP BY device_id, profile, boot_id, seq
 ), ends AS (
     -- A span ends with the next transition of the same boot, into idle or into another action.
-    SELECT *, lead(event_time) OVER (PARTITION BY device_id, boot_id ORDER BY seq) AS until FROM spans
+    SELECT *, lead(event_time) OVER (PARTITION BY device_id, boot_id ORDER BY seq) AS next FROM spans
+), acting AS (
+    SELECT * FROM ends WHERE NOT list_contains({no_alarms}, action)
+), signs AS (
+    SELECT device_id, boot_id, event_time FROM telemetry WHERE {known}
+    UNION ALL SELECT device_id, boot_id, event_time FROM device_states WHERE {known}
+    UNION ALL SELECT device_id, boot_id, event_time FROM alerts WHERE {known}
+), boots AS (
+    -- What was in force when a boot ended is over with the first sign of a later one: each begins idle.
+    SELECT device_id, boot_id, min(event_time) AS begun
+    FROM signs SEMI JOIN (SELECT device_id FROM acting WHERE next IS NULL) USING (device_id)
+    GROUP BY ALL
 )
-SELECT device_id, profile, boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,
-    until, known_at, repeated
-FROM ends WHERE NOT list_contains({no_alarms}, action)"""
+SELECT a.device_id, profile, a.boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,
+    coalesce(next, begun) AS until, known_at, repeated
+FROM acting a ASOF LEFT JOIN boots s ON a.device_id = s.device_id AND a.event_time < s.begun"""
 
 
 _NEWEST_DEVICES = f"""(

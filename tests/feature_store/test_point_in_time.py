@@ -106,6 +106,22 @@ def test_an_alarm_without_a_known_end_lasts(lake_root):
     assert max(s for _, s in keys(taken(lake_root))) == 190
 
 
+def test_an_alarm_in_force_when_the_device_starts_anew_keeps_no_later_row_out(lake_root):
+    """What the new start sent counts only once it is known: before that, the alarm lasts."""
+    lake = fleet_lake(lake_root)
+    put(lake, telemetry=rows("a", range(100, 400)))
+    put(lake, alerts=alerts(
+        device_id=["a"], boot_id=[1], seq=[390], event_time=[T0 + 390 * SECOND], action=["stop"],
+        score=[0.9], known_at=[T0 + 390 * SECOND], model_version=["m"],
+    ))  # fmt: skip
+    put(lake, telemetry=rows("a", range(420, 520), boot_id=[2] * 100))
+    policy = profile_with(holdout_share=0.001)
+    then = T0 + 500 * SECOND
+    early = taken(lake_root, profile=policy, known_at=then, event_to=then)
+    assert early.excluded["alarmed"] == 19 + 11  # to the first window of the new start, and ten more
+    assert {s for _, s in keys(early) if s > 380} >= set(range(431, 490))
+
+
 def test_alarms_that_a_new_regime_explains_stay_and_older_ones_do_not(lake_root):
     lake = fleet_lake(lake_root, ["old", "new", "sick"])
     onset = T0 + 200 * SECOND

@@ -64,6 +64,27 @@ def test_an_alert_and_the_row_it_copies_are_one_alarm(lake_root):
     assert found == [("d", "stop", True, early), ("e", "stop", True, early)]
 
 
+def test_an_action_in_force_when_a_boot_ends_is_over_with_the_first_sign_of_the_next_start(lake_root):
+    """A device begins idle. More rows of the same boot, and other devices, end nothing."""
+    lake = machine_lake(lake_root)
+    land(
+        lake,
+        telemetry=telemetry(
+            device_id=["d", "d", "d", "d", "e", "other"],
+            boot_id=[7, 7, 3, 3, 7, 9],
+            seq=[1, 2, 0, 1, 1, 0],
+            event_time=[T0 + s * SECOND for s in (1, 2, 60, 90, 1, 5)],
+            decision=["stop", "stop", "none", "none", "stop", "none"],
+            reasons=[START, SAMPLE, SAMPLE, SAMPLE, START, SAMPLE],
+        ),
+        # Of f nothing but an alert has arrived, then its report after a restart.
+        alerts=alerts(device_id=["f"], boot_id=[5], seq=[9], event_time=[T0 + 9 * SECOND], action=["stop"]),
+        device_states=states(device_id=["f", "f"], boot_id=[5, 6], event_time=[T0, T0 + 30 * SECOND]),
+    )
+    found = ask(lake_root, "SELECT device_id, until FROM alarms ORDER BY 1")
+    assert found == [("d", T0 + 60 * SECOND), ("e", None), ("f", T0 + 30 * SECOND)]
+
+
 def test_an_alarm_without_a_score_is_fail_safe(lake_root):
     lake = machine_lake(lake_root)
     rows = telemetry(device_id=["d"], decision=["slow_down"], reasons=[START | SAFE])

@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.results import Measured, table
 from benchmarks.stage import Stage
 from benchmarks.workload import SEED, machine
+from edge_producer.bin_edges import range_edges
 from edge_producer.device import Device, Host
 from edge_producer.device_identity import load_or_create
-from edge_producer.inference import range_edges
 from edge_producer.metering import ENVELOPE_BYTES, Meters
 from edge_producer.sending.pace import SendingPace
 from edge_producer.sending.sealing import Sealer

@@ -23,6 +23,7 @@ class CalmTime:
         self.known = devices == 1 and SHORTEST_HOP_S <= hop_s <= LONGEST_HOP_S
         self._expected_s = STOPPED_HOPS * hop_s if self.known else 0.0
         self._newest_s = -float("inf")
+        self._rehearsed = False
 
     def wait_s(self, now_s: float, *, window: bool) -> float:
         """Seconds until other work may be done; 0: now.
@@ -32,6 +33,12 @@ class CalmTime:
             window: A window has just been decided on.
         """
         if window:
-            self._newest_s = now_s
+            self._newest_s, self._rehearsed = now_s, False
             return 0.0
         return max(self._newest_s + self._expected_s - now_s, 0.0)
+
+    def rehearses(self, *, window_next: bool) -> bool:
+        """Whether to prepare for the next window now: once before each, when one sample of it is missing."""
+        due = self.known and window_next and not self._rehearsed
+        self._rehearsed = self._rehearsed or due
+        return due

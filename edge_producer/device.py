@@ -26,7 +26,7 @@ from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
 from edge_producer.reference_keeper import ReferenceKeeper
 from edge_producer.sensed_rows import Period, Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
-from edge_producer.window import Floats, LearnsReference, Predictor, Window
+from edge_producer.window import Floats, LearnsReference, Predictor, Rehearses, Window
 from edge_producer.window_scoring import WindowScorer
 from schemas.alarm_bounds import AlarmBounds
 from schemas.events import Alert
@@ -205,6 +205,11 @@ class Device:
             return decision
         self._compare(window, row, (scored - begun) / 1e9)
         return decision
+
+    def rehearse(self) -> None:
+        """Have the next window decided on sooner, where the model can be prepared for it."""
+        if isinstance(self._models.active, Rehearses):
+            self._models.active.rehearse()
 
     def _record(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         row = self._row(window, features, score, decision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from edge_producer.bin_edges import bin_edges
 from edge_producer.bundle import BUNDLES, Bundle, check_fit, load_bundle
 from edge_producer.golden_vectors import golden_extras, read_golden
 from edge_producer.kept_inputs import KeptInputs
@@ -27,13 +28,13 @@ from edge_producer.row_ends import RowEnds
 from edge_producer.switch_interval import SWITCH_INTERVAL
 from edge_producer.wide_channels import WideChannels
 from edge_producer.window import Floats, Predictor, Samples
-from schemas.calendar_features import CALENDAR, CALENDAR_KINDS
+from schemas.calendar_features import CALENDAR
 from schemas.errors import BundleError
-from schemas.feature_set import FEATURE_KINDS, UNITLESS_KINDS
+from schemas.feature_set import FEATURE_KINDS
 from schemas.history_spec import HISTORY
-from schemas.manifest import ANY_FEATURESET, SCORE_EDGES, Manifest
+from schemas.manifest import ANY_FEATURESET, Manifest
 from schemas.output_names import PRIMARY
-from schemas.profile import Channel, Profile
+from schemas.profile import Profile
 from schemas.recent_level import RECENT
 from schemas.score_part import ROWS
 from schemas.score_range import ROUNDING, score_excess
@@ -42,7 +43,6 @@ RUNTIME_VERSION: str = ort.__version__
 RUNTIME = f"onnxruntime {RUNTIME_VERSION}"
 """Name and version of the runtime, as reports give it."""
 KINDS = tuple(FEATURE_KINDS)
-INNER_EDGES = 15
 _OUTPUTS = ("features", "score")
 _GENERIC = ("columns", "center", "spread")
 _FAILURES = (
@@ -73,6 +73,7 @@ class OnnxSession:
         options.log_severity_level = 3
         self._version = bundle.manifest.version
         self._outputs = (*_OUTPUTS, *bundle.manifest.output_columns)
+        self._newest: dict[str, NDArray[np.generic]] | None = None
         with self._translated():
             self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
 
@@ -121,7 +122,16 @@ class OnnxSession:
 
     def run_all(self, windows: Samples, extra: Mapping[str, NDArray[np.generic]]) -> list[Floats]:
         """As ``run``; behind features and score comes each further output, shape (B,)."""
-        given = {"window": windows, **extra}
+        self._newest = {"window": windows, **extra}
+        return self._computed(self._newest)
+
+    def rehearse(self) -> None:
+        """Compute the newest outputs once more; see ``Rehearses``."""
+        if self._newest is not None:
+            with suppress(BundleError):
+                self._computed(self._newest)
+
+    def _computed(self, given: Mapping[str, NDArray[np.generic]]) -> list[Floats]:
         SWITCH_INTERVAL.waits()
         try:  # not by the context manager: this is done for every window
             found: list[Floats] = self._session.run(self._outputs, given)
@@ -222,6 +232,10 @@ class OnnxPredictor:
         if kept is not None:
             kept.add(device_id, learnt, at)
         return (ends.append(shown, at, further) if ends.any else shown), score
+
+    def rehearse(self) -> None:
+        """See ``Rehearses``."""
+        self._session.rehearse()
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
         """Copy the device's reference, if both models are of the generic kind.
@@ -361,27 +375,3 @@ def check_golden(session: OnnxSession, bundle: Bundle) -> None:
         if not np.allclose(got, expected, tolerance.relative, tolerance.absolute, equal_nan=True):
             off = np.nanmax(np.abs(got - expected))
             raise BundleError(f"model {version}: golden window {number} misses its outputs by {off:.3g}")
-
-
-def bin_edges(manifest: Manifest, profile: Profile) -> dict[str, NDArray[np.float64]]:
-    """The manifest's bin edges; for features without any, edges over the channel's usual range."""
-    channels = {c.name: c for c in profile.channels}
-    specs = [s for s in profile.feature_specs() if s.built_in]
-    edges = {s.name: range_edges(channels[s.channel], s.kind) for s in specs}
-    edges |= {
-        f"{CALENDAR}_{kind}": np.array(CALENDAR_KINDS[kind].edges) for kind in profile.features.calendar
-    }
-    edges |= {name: np.array(SCORE_EDGES) for name in profile.model.output_columns}
-    edges |= {name: np.array(values) for name, values in manifest.bin_edges.items()}
-    return edges
-
-
-def range_edges(channel: Channel, kind: str) -> NDArray[np.float64]:
-    """Inner bin edges of an untrained feature: even steps for levels, even ratios for measures of spread."""
-    low, high = channel.usual
-    if kind in UNITLESS_KINDS:
-        return np.array([1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0])
-    if kind in ("last", "mean", "min", "max"):
-        return np.linspace(low, high, INNER_EDGES + 2)[1:-1]
-    widest = max(abs(low), abs(high)) if kind == "rms" else (high - low) / 2
-    return np.geomspace(1e-3 * widest, widest, INNER_EDGES + 2)[1:-1]

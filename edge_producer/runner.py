@@ -277,6 +277,7 @@ class Runner:
         return released
 
     def _extras(self) -> dict[str, Any]:
+        functions = {n: s for n, d in self._devices.items() if (s := d.function_status) is not None}
         models = {} if self._updater is None else {"models": self._updater.status()}
         if self._settings.gateway:
             known = None if self._updater is None else self._updater.gateway_status
@@ -296,13 +297,9 @@ class Runner:
                 if of
             },
             "absurd_shares": {n: s for n, d in self._devices.items() if (s := dict(d.absurd_shares))},
-            **({"decision_functions": said} if (said := self._function_statuses()) else {}),
+            **({"decision_functions": functions} if functions else {}),
             **models,
         }
-
-    def _function_statuses(self) -> dict[str, Any]:
-        found = {name: device.function_status for name, device in self._devices.items()}
-        return {name: status for name, status in found.items() if status is not None}
 
     def _stop_updates(self) -> None:
         if self._updater is not None:
@@ -324,6 +321,8 @@ class Runner:
                 self._process(item, flat_out=flat_out)
             calm_s = self._calm.wait_s(time.monotonic(), window=isinstance(item, Window))
             if (calm_s or not self._export_if_due(everything=flat_out)) and isinstance(item, SourceWait):
+                if self._calm.rehearses(window_next=item.window_next):
+                    self._devices[self._settings.devices[0]].rehearse()
                 until_export = max(self._hand_over.wait_s(time.monotonic()), calm_s)
                 beat_s = min(self._fail_safe.interval_s, STOP_WITHIN_S)
                 SWITCH_INTERVAL.during(item.wait, item.most_s, until_export, beat_s)

@@ -7,7 +7,7 @@ the number of samples, once ``finish`` was called.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,7 @@ class Framer:
             us: Times, shape (n,).
             values: Shape (n, C).
         """
+        self._settle()
         if self._is_regular(us):
             self._newest = int(us[-1])
             self.counts["samples"] += len(us)
@@ -94,18 +95,36 @@ class Framer:
             if len(part):
                 yield from self._extend(us[part], values[part], steps[part])
 
+    def push_row(self, us: int, values: Sequence[float]) -> Iterator[Framed]:
+        """Take a single row, as live sources give them: as ``push``, in a fraction of the time."""
+        if self._newest is None or self._skip or not self._is_a_step(us - self._newest):
+            yield from self.push(np.array([us], dtype=np.int64), np.array([values], dtype=self._dtype))
+            return
+        self._newest = us
+        self.counts["samples"] += 1
+        self._waiting.append((us, values))
+        if not self.lacks:
+            self._settle()
+            yield from self._complete()
+
+    def _is_a_step(self, step_us: float) -> bool:
+        return CROWDED_STEPS * self._step_us <= step_us <= GAP_STEPS * self._step_us
+
     def _is_regular(self, us: NDArray[np.int64]) -> bool:
         """Whether rows go on from those before with nothing odd between: most do, and cost a third then."""
         if self._newest is None or not len(us):
             return False
-        if len(us) == 1:  # as live sources give them
-            step = float(us[0]) - self._newest
-            return CROWDED_STEPS * self._step_us <= step <= GAP_STEPS * self._step_us
         steps = np.diff(us, prepend=self._newest)
         return bool(steps.min() >= CROWDED_STEPS * self._step_us and steps.max() <= GAP_STEPS * self._step_us)
 
+    @property
+    def lacks(self) -> int:
+        """Number of samples in order that complete the next window."""
+        return self._skip + self._sampling.window_samples - len(self._us) - len(self._waiting)
+
     def finish(self) -> None:
         """Drop samples that are in no window, because the recording ends or breaks here."""
+        self._settle()
         rest = self._real[self._covered :]
         self.counts["outside_windows"] += int(rest.sum())
         self._clear()
@@ -114,8 +133,18 @@ class Framer:
         self._us = np.empty(0, dtype=np.int64)
         self._values: Samples = np.empty((0, self._channels), dtype=self._dtype)
         self._real = np.empty(0, dtype=np.bool_)
+        self._waiting: list[tuple[int, Sequence[float]]] = []
         self._covered = 0
         self._skip = 0
+
+    def _settle(self) -> None:
+        """Put single rows behind the others; none of them completes a window that is not looked for next."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._us = np.concatenate([self._us, np.array([us for us, _ in waiting], dtype=np.int64)])
+            values = np.array([values for _, values in waiting], dtype=self._dtype)
+            self._values = np.concatenate([self._values, values])
+            self._real = np.concatenate([self._real, np.ones(len(waiting), dtype=np.bool_)])
 
     def _in_order(self, us: NDArray[np.int64]) -> NDArray[np.bool_]:
         # Compare each row with the newest time before it, over calls too.

@@ -101,7 +101,8 @@ class LiveWindows:
     def _wait(self) -> SourceWait:
         now_s = self._clock()
         most_s = min((d.aligner.wait_s(now_s) for d in self._devices.values()), default=LONGEST_WAIT_S)
-        return SourceWait(self._now_s(), min(most_s, LONGEST_WAIT_S), self._feed.wait)
+        soon = any(d.lacks_one for d in self._devices.values())
+        return SourceWait(self._now_s(), min(most_s, LONGEST_WAIT_S), self._feed.wait, window_next=soon)
 
     def _push(self, sample: Sample, at_s: float) -> None:
         device = self._devices.get(sample.device_id or self._alone)
@@ -163,8 +164,16 @@ class _LiveDevice:
         total.update(self._framer.counts)
         return total
 
+    @property
+    def lacks_one(self) -> bool:
+        """Whether the next sample completes a window."""
+        return self._framer.lacks == 1
+
     def frame(self, rows: Sequence[GridRow]) -> Iterator[Framed]:
         """Windows that these rows complete; none spans a step of the source's clock."""
+        if len(rows) == 1 and not rows[0].begins:
+            yield from self._framer.push_row(rows[0].us, rows[0].values)
+            return
         starts = [i for i, row in enumerate(rows) if row.begins]
         for first, last in zip([0, *starts], [*starts, len(rows)], strict=True):
             part = rows[first:last]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from edge_producer.spool.eviction import Eviction
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_file import PAGE
-from edge_producer.spool.spool_room import SpoolRoom
+from edge_producer.spool.spool_room import RoomUse, SpoolRoom
 from schemas.errors import SpoolCrowdedError
 from schemas.profile import Profile
 
@@ -60,7 +60,7 @@ class SpoolHousekeeping:
             allowed = use.payload_limit(self._spool.bytes)
             if not self._eviction.is_due(now_s, allowed):
                 return True
-            at_once = self._room.wal_pages // PAGES_AT_ONCE
+            at_once = use.wal_pages // PAGES_AT_ONCE
             with self.transaction(HEADROOM):
                 changed = self._eviction.relieve(now_s, allowed, use.allowed, at_once)
             if not changed:
@@ -73,7 +73,7 @@ class SpoolHousekeeping:
 
         Half of the margin is left for the books: also a spool full of messages counts what devices do.
         """
-        use = self._room.use(self._spool)
+        use = self._last_use()
         return max(use.left - use.margin // 2, 0) // 3
 
     @property
@@ -84,7 +84,7 @@ class SpoolHousekeeping:
     @property
     def at_once(self) -> int:
         """What one transaction should add, so that the log keeps to its part."""
-        return self._room.wal_pages * PAGE // 2
+        return self._last_use().wal_pages * PAGE // 2
 
     @property
     def is_half_full(self) -> bool:
@@ -92,7 +92,7 @@ class SpoolHousekeeping:
 
         Books alone do not count: they go when they are stated, however long a source waits.
         """
-        use = self._room.use(self._spool)
+        use = self._last_use()
         return use.used > use.allowed / 2 and self._spool.bytes > use.used * WAITING_SHARE
 
     @contextmanager
@@ -106,11 +106,15 @@ class SpoolHousekeeping:
             SpoolCrowdedError: The file would grow beyond it; nothing of the transaction holds.
             SpoolError: The spool cannot be written.
         """
-        use = self._room.use(self._spool)
+        use = self._last_use()
         cap = max(use.cap, use.used + headroom)
         with self._spool.transaction():
             yield
             size = self._spool.file_bytes
             if size > cap:
                 raise SpoolCrowdedError(f"the spool may take {cap} bytes, and needs {size}")
-        self._spool.bound_log(self._room.wal_pages)
+        self._spool.bound_log(use.wal_pages)
+
+    def _last_use(self) -> RoomUse:
+        """What the spool takes now, on the disk as ``make_room`` saw it, with which each turn begins."""
+        return self._room.use(self._spool, anew=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_producer.spool.spool import Spool
 from edge_producer.spool.spool_file import PAGE, SHARED, WAL, WAL_PAGES
@@ -53,6 +53,11 @@ class RoomUse:
     limit: int
     free: int | None
     reserve: int
+
+    @property
+    def wal_pages(self) -> int:
+        """Pages of the write-ahead log from which it is copied into the file."""
+        return (self.wal_limit - SHARED_BYTES) // (2 * PAGE)
 
     @property
     def allowed(self) -> int:
@@ -107,6 +112,14 @@ class RoomUse:
         return {f"{name}_bytes": getattr(self, name) for name in names}
 
 
+class _Around(NamedTuple):
+    """What was seen beside the database file at a look: room of the disk, bytes of the log, and set aside."""
+
+    disk: DiskRoom | None
+    wal: int
+    aside: int
+
+
 class SpoolRoom:
     """Measures one spool.
 
@@ -121,6 +134,7 @@ class SpoolRoom:
         self._path = path
         self._reserve = reserve_bytes
         self._disk = disk
+        self._around: _Around | None = None
         self.max_bytes = max_bytes
 
     @property
@@ -128,15 +142,24 @@ class SpoolRoom:
         """Pages of the write-ahead log from which it is copied into the file."""
         return self._wal_pages(self._disk_room(), self._wal_bytes())
 
-    def use(self, spool: Spool) -> RoomUse:
-        """What the spool takes now; inside a transaction as it leaves it."""
-        room, wal = self._disk_room(), self._wal_bytes()
+    def use(self, spool: Spool, *, anew: bool = True) -> RoomUse:
+        """What the spool takes now; inside a transaction as it leaves it.
+
+        Args:
+            spool: The spool.
+            anew: Look at the disk, the log and what was set aside; False: they are as at the last look, which
+                is enough within a turn of the writer.
+        """
+        if anew or self._around is None:
+            aside = sum(copy.bytes for copy in copies(self._path.parent))
+            self._around = _Around(self._disk_room(), self._wal_bytes(), aside)
+        room, wal, aside = self._around
         return RoomUse(
             used=spool.used_bytes,
             file=spool.file_bytes,
             wal=wal,
             wal_limit=2 * self._wal_pages(room, wal) * PAGE + SHARED_BYTES,
-            aside=sum(copy.bytes for copy in copies(self._path.parent)),
+            aside=aside,
             limit=self.max_bytes,
             free=None if room is None else room.free,
             reserve=self._reserved(room),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from edge_producer.bin_edges import range_edges
 from edge_producer.bundle import BUNDLES, open_bundle
-from edge_producer.inference import OnnxPredictor, feature_columns, load_predictor, range_edges
+from edge_producer.inference import OnnxPredictor, feature_columns, load_predictor
 from edge_producer.reference import DeviceReference
 from edge_producer.sources import Injection, Scenario, SimulateSource, truth
 from edge_producer.window import Predictor
@@ -149,6 +150,16 @@ def test_the_generic_score_is_that_of_the_numpy_reference():
         expected = robust_score(features[None].astype(float), reference.center, reference.spread)[0]
         assert (score is None and np.isnan(expected)) or score == pytest.approx(expected, abs=1e-5)
         reference.learn(features, score)
+
+
+@pytest.mark.parametrize("used", [GENERIC, find_profile("robot")], ids=lambda used: used.name)
+def test_a_rehearsal_changes_nothing(used):
+    plain, rehearsing = load_predictor(used), load_predictor(used)
+    for window in windows(used, 20, seed=4):
+        rehearsing.rehearse()
+        (expected, score), (features, again) = plain.score("d1", window), rehearsing.score("d1", window)
+        assert (features.tobytes(), again) == (expected.tobytes(), score)
+        rehearsing.rehearse()
 
 
 def test_the_generic_score_rises_with_the_anomaly_and_falls_after_it():

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_producer.bin_edges import range_edges
 from edge_producer.device import Device, Host
-from edge_producer.inference import load_predictor, range_edges
+from edge_producer.inference import load_predictor
 from edge_producer.metering import Meters
 from edge_producer.range_watch import ENOUGH, RangeWatch
 from edge_producer.reference import smallest_spreads

@@ -255,6 +255,34 @@ def framed_by(us: np.ndarray, window: int, hop: int, cut: int) -> tuple[Framer, 
     steps=st.lists(st.sampled_from([-2, 0, 1, 1, 1, 1, 2, 3, 9]), max_size=60),
     window=st.integers(1, 6),
     hop=st.integers(1, 7),
+    alone=st.lists(st.booleans(), min_size=61, max_size=61),
+)
+def test_single_rows_among_blocks_are_framed_as_all_at_once_and_the_last_one_that_lacks_is_told(
+    steps, window, hop, alone
+):
+    us = np.cumsum(np.array([0, *steps], dtype=np.int64)) * 1_000_000
+    values = (us[:, None] // 1_000_000).astype(np.float32)
+    framer = Framer(Sampling(rate_hz=1.0, window_samples=window, hop_samples=hop), 4.0, 1)
+    framed: list[Framed] = []
+    for k, second in enumerate(us.tolist()):
+        lacked, begun = framer.lacks, len(framed)
+        row = values[k].tolist()
+        framed += framer.push_row(second, row) if alone[k] else framer.push(us[k : k + 1], values[k : k + 1])
+        if k and second == us[:k].max() + 1_000_000:
+            assert (lacked == 1) == (len(framed) > begun)
+    framer.finish()
+    expected, at_once = framed_by(us, window, hop, len(us))
+    assert [(f.end_us, f.samples.tobytes()) for f in framed] == [
+        (f.end_us, f.samples.tobytes()) for f in at_once
+    ]
+    assert framer.counts == expected.counts
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    steps=st.lists(st.sampled_from([-2, 0, 1, 1, 1, 1, 2, 3, 9]), max_size=60),
+    window=st.integers(1, 6),
+    hop=st.integers(1, 7),
     cut=st.integers(1, 20),
 )
 def test_every_row_is_in_a_window_or_accounted_for_and_no_window_spans_a_break(steps, window, hop, cut):

@@ -37,8 +37,8 @@ class CalmTime:
             return 0.0
         return max(self._newest_s + self._expected_s - now_s, 0.0)
 
-    def rehearses(self, *, window_next: bool) -> bool:
-        """Whether to prepare for the next window now: once before each, when one sample of it is missing."""
-        due = self.known and window_next and not self._rehearsed
-        self._rehearsed = self._rehearsed or due
+    def rehearses(self) -> bool:
+        """Whether to prepare for the next window now that one sample of it is missing: once before each."""
+        due = self.known and not self._rehearsed
+        self._rehearsed = True
         return due

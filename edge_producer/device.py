@@ -24,9 +24,10 @@ from edge_producer.device_update import NEVER_US, REWIND_PERIODS, BootTerms, Dev
 from edge_producer.filter import RowFilter
 from edge_producer.model_switch import ActiveModels, ModelSwitch, ScoredWindow
 from edge_producer.reference_keeper import ReferenceKeeper
+from edge_producer.rehearsal import Rehearsal
 from edge_producer.sensed_rows import Period, Row
 from edge_producer.summaries import FIRST_SHADOW_PART, Summarizer
-from edge_producer.window import Floats, LearnsReference, Predictor, Rehearses, Window
+from edge_producer.window import Floats, LearnsReference, Predictor, Window
 from edge_producer.window_scoring import WindowScorer
 from schemas.alarm_bounds import AlarmBounds
 from schemas.events import Alert
@@ -75,6 +76,7 @@ class Device:
         self._terms = BootTerms(version, profile.summaries.period_s, profile.filter.thinning_floor)
         self._boots: dict[int, BootTerms] = {}
         self._scorer = WindowScorer(self.device_id, profile)
+        self._rehearsal = Rehearsal(profile)
         self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
         self._raw_bytes = _raw_bytes(profile)
         self._alerts: list[bytes] = []
@@ -206,10 +208,9 @@ class Device:
         self._compare(window, row, (scored - begun) / 1e9)
         return decision
 
-    def rehearse(self) -> None:
-        """Have the next window decided on sooner, where the model can be prepared for it."""
-        if isinstance(self._models.active, Rehearses):
-            self._models.active.rehearse()
+    def rehearse(self, window: Window) -> None:
+        """Have the next window decided on sooner, by a decision on one like it that changes nothing."""
+        self._rehearsal.run(self._models.active, window)
 
     def _record(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         row = self._row(window, features, score, decision)

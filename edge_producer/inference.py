@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,6 @@ class OnnxSession:
         options.log_severity_level = 3
         self._version = bundle.manifest.version
         self._outputs = (*_OUTPUTS, *bundle.manifest.output_columns)
-        self._newest: dict[str, NDArray[np.generic]] | None = None
         with self._translated():
             self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
 
@@ -122,16 +121,7 @@ class OnnxSession:
 
     def run_all(self, windows: Samples, extra: Mapping[str, NDArray[np.generic]]) -> list[Floats]:
         """As ``run``; behind features and score comes each further output, shape (B,)."""
-        self._newest = {"window": windows, **extra}
-        return self._computed(self._newest)
-
-    def rehearse(self) -> None:
-        """Compute the newest outputs once more; see ``Rehearses``."""
-        if self._newest is not None:
-            with suppress(BundleError):
-                self._computed(self._newest)
-
-    def _computed(self, given: Mapping[str, NDArray[np.generic]]) -> list[Floats]:
+        given = {"window": windows, **extra}
         SWITCH_INTERVAL.waits()
         try:  # not by the context manager: this is done for every window
             found: list[Floats] = self._session.run(self._outputs, given)
@@ -232,10 +222,6 @@ class OnnxPredictor:
         if kept is not None:
             kept.add(device_id, learnt, at)
         return (ends.append(shown, at, further) if ends.any else shown), score
-
-    def rehearse(self) -> None:
-        """See ``Rehearses``."""
-        self._session.rehearse()
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
         """Copy the device's reference, if both models are of the generic kind.

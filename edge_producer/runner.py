@@ -321,8 +321,8 @@ class Runner:
                 self._process(item, flat_out=flat_out)
             calm_s = self._calm.wait_s(time.monotonic(), window=isinstance(item, Window))
             if (calm_s or not self._export_if_due(everything=flat_out)) and isinstance(item, SourceWait):
-                if self._calm.rehearses(window_next=item.window_next):
-                    self._devices[self._settings.devices[0]].rehearse()
+                if item.preview and self._calm.rehearses() and (like := item.preview()):
+                    self._devices[like.device_id].rehearse(like)
                 until_export = max(self._hand_over.wait_s(time.monotonic()), calm_s)
                 beat_s = min(self._fail_safe.interval_s, STOP_WITHIN_S)
                 SWITCH_INTERVAL.during(item.wait, item.most_s, until_export, beat_s)

@@ -67,13 +67,14 @@ class SourceWait:
         due_s: Seconds since the source's start.
         most_s: Longest wait after which the source is to be asked again, whatever has come.
         wait: Returns when something has come, or after so many seconds.
-        window_next: The next sample completes a window.
+        preview: Makes the window that the next sample completes, as if that were like the one before; None:
+            more than a sample is missing.
     """
 
     due_s: float
     most_s: float
     wait: Callable[[float], None]
-    window_next: bool = False
+    preview: Callable[[], Window | None] | None = None
 
 
 class WindowSource(Protocol):
@@ -159,15 +160,6 @@ class Predictor(Protocol):
 
     def take_over(self, device_id: str, predecessor: Predictor) -> None:
         """Continue where the device's earlier model stopped: copy its reference of the device, if any."""
-        ...
-
-
-@runtime_checkable
-class Rehearses(Protocol):
-    """A predictor that can compute once more, so that the next score comes sooner."""
-
-    def rehearse(self) -> None:
-        """Bring what the next score needs back into the processor's caches; changes nothing, never raises."""
         ...
 
 

@@ -26,7 +26,7 @@ class WindowScorer:
     """The guard between one device's models and its decisions.
 
     Args:
-        device_id: Named in logs.
+        device_id: Named in logs; empty: nothing is logged.
         profile: Says which channels are required.
 
     Attributes:
@@ -135,7 +135,7 @@ class WindowScorer:
     def log_once(self, what: str, error: Exception) -> None:
         """Log an error with its traceback, unless the same was logged last: it may come with every window."""
         text = f"{what}: {type(error).__name__}: {error}"
-        if text != self._last_logged:
+        if text != self._last_logged and self._device_id:
             self._last_logged = text
             log.error(text, exc_info=error, extra={"device_id": self._device_id})
 

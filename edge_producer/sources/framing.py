@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,6 +122,19 @@ class Framer:
     def lacks(self) -> int:
         """Number of samples in order that complete the next window."""
         return self._skip + self._sampling.window_samples - len(self._us) - len(self._waiting)
+
+    def preview(self) -> Framed | None:
+        """The next window, if its last sample came on time and were as the one before; changes nothing.
+
+        None: more than one sample is missing, or there is none before it.
+        """
+        rows = [values for _, values in self._waiting] or self._values[-1:].tolist()
+        if self.lacks != 1 or self._newest is None or not rows:
+            return None
+        twin = copy(self)
+        twin.counts = Counter(self.counts)
+        twin._waiting = list(self._waiting)  # noqa: SLF001  (of the same class)
+        return next(twin.push_row(self._newest + round(self._step_us), rows[-1]), None)
 
     def finish(self) -> None:
         """Drop samples that are in no window, because the recording ends or breaks here."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,13 @@ class LiveWindows:
     def _wait(self) -> SourceWait:
         now_s = self._clock()
         most_s = min((d.aligner.wait_s(now_s) for d in self._devices.values()), default=LONGEST_WAIT_S)
-        soon = any(d.lacks_one for d in self._devices.values())
-        return SourceWait(self._now_s(), min(most_s, LONGEST_WAIT_S), self._feed.wait, window_next=soon)
+        near = ((name, d) for name, d in self._devices.items() if d.framer.lacks == 1)
+        preview = next((partial(self._preview, *one) for one in near), None)
+        return SourceWait(self._now_s(), min(most_s, LONGEST_WAIT_S), self._feed.wait, preview)
+
+    def _preview(self, name: str, device: _LiveDevice) -> Window | None:
+        framed = device.framer.preview()
+        return None if framed is None else self._window(name, framed, 0.0, 0.0)
 
     def _push(self, sample: Sample, at_s: float) -> None:
         device = self._devices.get(sample.device_id or self._alone)
@@ -131,15 +137,18 @@ class LiveWindows:
             rows += device.aligner.rest()
         arrived_s = {row.us: row.arrived_s for row in rows}
         for framed in device.frame(rows):
-            yield Window(
-                device_id=name,
-                samples=framed.samples,
-                end=from_us(framed.end_us),
-                mono_ns=round(self._monotonic() * 1e9),
-                time_quality=TimeQuality.UNKNOWN,
-                due_s=complete_s,
-                arrived_ns=self._arrived_ns(arrived_s.get(framed.end_us, 0.0)),
-            )
+            yield self._window(name, framed, complete_s, arrived_s.get(framed.end_us, 0.0))
+
+    def _window(self, name: str, framed: Framed, complete_s: float, arrived_s: float) -> Window:
+        return Window(
+            device_id=name,
+            samples=framed.samples,
+            end=from_us(framed.end_us),
+            mono_ns=round(self._monotonic() * 1e9),
+            time_quality=TimeQuality.UNKNOWN,
+            due_s=complete_s,
+            arrived_ns=self._arrived_ns(arrived_s),
+        )
 
     def _arrived_ns(self, at_s: float) -> int:
         """An instant of the steady clock by the monotonic one; 0: it is not known."""
@@ -153,41 +162,36 @@ class _LiveDevice:
         self.aligner = Aligner(profile)
         self._profile = profile
         self._dtype = np.dtype(np.float64 if any(profile.wide) else np.float32)
-        self._framer = self._new_framer()
-        self._past: Counter[str] = Counter(dict.fromkeys(self._framer.counts, 0))
+        self.framer = self._new_framer()
+        self._past: Counter[str] = Counter(dict.fromkeys(self.framer.counts, 0))
 
     @property
     def counts(self) -> Counter[str]:
         """What was aligned and framed."""
         total = self.aligner.counts
         total.update(self._past)
-        total.update(self._framer.counts)
+        total.update(self.framer.counts)
         return total
-
-    @property
-    def lacks_one(self) -> bool:
-        """Whether the next sample completes a window."""
-        return self._framer.lacks == 1
 
     def frame(self, rows: Sequence[GridRow]) -> Iterator[Framed]:
         """Windows that these rows complete; none spans a step of the source's clock."""
         if len(rows) == 1 and not rows[0].begins:
-            yield from self._framer.push_row(rows[0].us, rows[0].values)
+            yield from self.framer.push_row(rows[0].us, rows[0].values)
             return
         starts = [i for i, row in enumerate(rows) if row.begins]
         for first, last in zip([0, *starts], [*starts, len(rows)], strict=True):
             part = rows[first:last]
             if part and part[0].begins:
                 self.finish()
-                self._past.update(self._framer.counts)
-                self._framer = self._new_framer()
+                self._past.update(self.framer.counts)
+                self.framer = self._new_framer()
             if part:
                 us = np.array([row.us for row in part], dtype=np.int64)
-                yield from self._framer.push(us, np.array([row.values for row in part], dtype=self._dtype))
+                yield from self.framer.push(us, np.array([row.values for row in part], dtype=self._dtype))
 
     def finish(self) -> None:
         """Count the samples that are in no window."""
-        self._framer.finish()
+        self.framer.finish()
 
     def _new_framer(self) -> Framer:
         gap, channels = self._profile.replay.max_gap_steps, len(self._profile.channels)

@@ -30,15 +30,14 @@ def test_several_devices_slow_windows_and_very_fast_ones_have_no_calm_time():
         calm = CalmTime(hop_s, devices)
         calm.wait_s(5.0, window=True)
         assert calm.wait_s(5.0, window=False) == 0.0
-        assert not calm.rehearses(window_next=True)
+        assert not calm.rehearses()
 
 
-def test_a_window_is_prepared_for_once_when_one_sample_of_it_is_missing():
+def test_each_window_is_prepared_for_once():
     calm = CalmTime(HOP_S, 1)
     for _ in range(3):
         calm.wait_s(5.0, window=True)
-        asked = [calm.rehearses(window_next=last) for last in (False, False, True, True, False)]
-        assert asked == [False, False, True, False, False]
+        assert [calm.rehearses() for _ in range(3)] == [True, False, False]
 
 
 def sensed(rigs, tmp_path, n):

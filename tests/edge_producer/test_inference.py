@@ -152,16 +152,6 @@ def test_the_generic_score_is_that_of_the_numpy_reference():
         reference.learn(features, score)
 
 
-@pytest.mark.parametrize("used", [GENERIC, find_profile("robot")], ids=lambda used: used.name)
-def test_a_rehearsal_changes_nothing(used):
-    plain, rehearsing = load_predictor(used), load_predictor(used)
-    for window in windows(used, 20, seed=4):
-        rehearsing.rehearse()
-        (expected, score), (features, again) = plain.score("d1", window), rehearsing.score("d1", window)
-        assert (features.tobytes(), again) == (expected.tobytes(), score)
-        rehearsing.rehearse()
-
-
 def test_the_generic_score_rises_with_the_anomaly_and_falls_after_it():
     predictor = load_predictor(GENERIC)
     for window in windows(GENERIC, 40):

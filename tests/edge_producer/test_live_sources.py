@@ -20,10 +20,8 @@ from edge_producer.sources.source_feed import RestartWait
 from edge_producer.sources.stdin_source import InputLines, StdinSource
 from edge_producer.status_file import read_status
 from tests.edge_producer.source_rigs import (
-    STEP_S,
     Given,
     Pipe,
-    Row,
     json_of,
     live,
     profile,
@@ -69,46 +67,6 @@ def test_a_window_says_when_the_sample_came_that_completed_it():
     assert len(times) == 3
     assert times == sorted(times)
     assert begun_ns <= times[0] <= times[-1] <= time.monotonic_ns()
-
-
-class Rehearsing(FirstSample):
-    """A predictor that notes what it is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(width=1)
-        self.noted: list[str] = []
-
-    def score(self, device_id, samples):
-        self.noted.append("score")
-        return super().score(device_id, samples)
-
-    def rehearse(self) -> None:
-        self.noted.append("rehearse")
-
-
-def test_a_model_rehearses_before_each_window_of_a_fast_device_and_never_twice(tmp_path):
-    """Between two windows the source is waited for: there the model computes once, when one sample lacks."""
-    used = profile(window=3, hop=3, sampling={"rate_hz": 100.0}, align={"wait_s": 100.0})
-    model, stop, rows = Rehearsing(), threading.Event(), 0
-
-    def slowly() -> Iterator[Row]:
-        """Each sample once the one before is taken up, and what was asked for at a window's last one."""
-        nonlocal rows
-        try:
-            for k in range(30):
-                if k % 3 == 2:
-                    wait_until(lambda: model.noted[-1:] == ["rehearse"], what="the rehearsal")
-                rows += 1
-                yield k / 100 / STEP_S, 20, 1
-                if k % 3 == 2:
-                    wait_until(lambda: model.noted[-1:] == ["score"], what="the window")
-        finally:
-            stop.set()
-
-    source = live(lambda: Given(used, slowly()), used)
-    Runner(settings(tmp_path), used, source, model).run(stop)
-    assert rows == 30
-    assert model.noted[:20] == ["rehearse", "score"] * 10
 
 
 def test_a_source_that_cannot_be_opened_says_why_and_how_often_it_was_tried():

@@ -266,10 +266,18 @@ def test_single_rows_among_blocks_are_framed_as_all_at_once_and_the_last_one_tha
     framed: list[Framed] = []
     for k, second in enumerate(us.tolist()):
         lacked, begun = framer.lacks, len(framed)
+        counted = dict(framer.counts)
+        preview = framer.preview()
+        assert framer.counts == counted
         row = values[k].tolist()
         framed += framer.push_row(second, row) if alone[k] else framer.push(us[k : k + 1], values[k : k + 1])
         if k and second == us[:k].max() + 1_000_000:
             assert (lacked == 1) == (len(framed) > begun)
+            if preview is not None:
+                assert preview.end_us == second
+                assert preview.samples[:-1].tobytes() == framed[-1].samples[:-1].tobytes()
+                assert preview.samples[-1] == us[:k].max() // 1_000_000
+            assert (preview is None) == (lacked != 1 or window == 1)
     framer.finish()
     expected, at_once = framed_by(us, window, hop, len(us))
     assert [(f.end_us, f.samples.tobytes()) for f in framed] == [

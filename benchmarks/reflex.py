@@ -7,7 +7,8 @@ time, so that a machine with other work to do can be told from a slow device. La
 orders, from the first window on, and of those after the device has joined and looked at the service once.
 
 ``python -m benchmarks.reflex 60`` measures for so many seconds; ``--hop 1`` with another hop, ``--update-poll
-5`` with an updater that looks every five seconds for a new model instead of once a minute, as devices do.
+5`` with an updater that looks every five seconds for a new model instead of once a minute, as devices do;
+``--realtime 2`` with robot and actuator in the system's real-time class, at that priority.
 """
 
 from __future__ import annotations
@@ -127,14 +128,16 @@ def reflex_profile(hop: int) -> dict[str, Any]:
     return given
 
 
-def measure(seconds: float, hop: int, update_poll_s: float) -> dict[str, Any]:
+def measure(seconds: float, hop: int, update_poll_s: float, realtime: int | None) -> dict[str, Any]:
     """Quantiles in ms, counts, and CPU by window."""
     with tempfile.TemporaryDirectory(prefix="edgeloop-reflex-") as name, ExitStack() as cleanup:
         folder = Path(name)
         stack = cleanup.enter_context(running_stack(StackSettings(state_dir=folder / "stack", workers=0)))
-        edge = _robot(folder, stack, hop, update_poll_s)
-        bare, order = cleanup.enter_context(_server(folder / "bare")), folder / "orders"
-        cleanup.enter_context(_server(order))
+        more = {} if realtime is None else {"realtime_priority": str(realtime)}
+        edge = _robot(folder, stack, hop, {"update_poll_s": str(update_poll_s), **more})
+        bare, order = folder / "bare", folder / "orders"
+        cleanup.enter_context(_server(bare, None))
+        cleanup.enter_context(_server(order, realtime))
         edge.start()
         cleanup.callback(edge.stop)
         until((folder / "samples").exists, "the source to open", 120)
@@ -153,6 +156,7 @@ def measure(seconds: float, hop: int, update_poll_s: float) -> dict[str, Any]:
             "cpu_share": used / took,
             "hop": hop,
             "update_poll_s": update_poll_s,
+            "realtime": edge.status().get("realtime"),
         }
 
 
@@ -194,7 +198,7 @@ def quantiles(ns: list[int]) -> dict[str, float]:
     return {n: round(ordered[min(int(q * len(ordered)), len(ordered) - 1)] / 1e6, 4) for n, q in at.items()}
 
 
-def _robot(folder: Path, stack: Any, hop: int, update_poll_s: float) -> EdgeProcess:
+def _robot(folder: Path, stack: Any, hop: int, options: dict[str, str]) -> EdgeProcess:
     """The robot's edge process: joined, with the source and the actuator of this benchmark."""
     _install(folder / "site")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
@@ -213,7 +217,7 @@ def _robot(folder: Path, stack: Any, hop: int, update_poll_s: float) -> EdgeProc
         options={
             "source": f"datagrams://{folder / 'samples'}",
             "actions_file": str(actions),
-            "update_poll_s": str(update_poll_s),
+            **options,
         },
     )
     edge = EdgeProcess(spec, folder / "edge", folder)
@@ -249,11 +253,13 @@ def _install(site: Path) -> None:
 
 
 @contextmanager
-def _server(path: Path) -> Iterator[Path]:
+def _server(path: Path, realtime: int | None) -> Iterator[None]:
     with subprocess.Popen([sys.executable, "-c", SERVER, str(path)]) as server:
         try:
             until(path.exists, "the actuator")
-            yield path
+            if realtime is not None:
+                os.sched_setscheduler(server.pid, os.SCHED_FIFO, os.sched_param(realtime))
+            yield
         finally:
             server.terminate()
 
@@ -278,8 +284,9 @@ def main() -> None:
     parser.add_argument(
         "--update-poll", type=float, default=EdgeSettings.model_fields["update_poll_s"].default
     )
+    parser.add_argument("--realtime", type=int)
     options = parser.parse_args()
-    found = measure(options.seconds, options.hop, options.update_poll)
+    found = measure(options.seconds, options.hop, options.update_poll, options.realtime)
     lines = {
         "bare socket, round trip, meanwhile": found["bare"],
         "sample's sending to its arrival in the source": found["arrival"],

@@ -112,7 +112,11 @@ def _profile_lines(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def acting_lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """How the actuator and the decision functions of a process do, a line each; without either none."""
+    """How real-time class, actuator and decision functions of a process do, a line each; without any none."""
+    realtime = status.get("realtime")
+    if realtime:
+        refused = f", not permitted: {realtime['error']}" if realtime["error"] else ""
+        yield f"real-time class: priority {realtime['priority']}{refused}"
     actuator = status.get("actuator")
     if actuator:
         told = ", ".join(f"{actuator[n]} {n.replace('_', ' ')}" for n in OF_ACTUATOR if actuator.get(n))

@@ -31,6 +31,7 @@ from edge_producer.process_parts import (
     sweep,
 )
 from edge_producer.profile_switch import ProfileSwitch, RunningProfile
+from edge_producer.realtime_class import REALTIME
 from edge_producer.relearn_requests import RelearnRequests
 from edge_producer.sending.outbox import Outbox
 from edge_producer.sending.reporter import Reporter
@@ -147,6 +148,7 @@ class Runner:
             SpoolInUseError: Another process decides for these devices.
             SourceError: The source cannot be read.
         """
+        REALTIME.ask(self._settings.realtime_priority)
         self._fail_safe.start()
         self._writer.start()
         if self._updater is not None:
@@ -155,7 +157,7 @@ class Runner:
         items = self._source.windows()
         try:
             try:
-                with SWITCH_INTERVAL.led_here(wanted=self._calm.known):
+                with SWITCH_INTERVAL.led_here(wanted=self._calm.known), REALTIME.joined():
                     self._sense(items, stop)
             finally:
                 # First of all: the rest may take a minute, and nobody decides any more.
@@ -175,8 +177,7 @@ class Runner:
         if not self._writer.stop():
             return RunResult(drained, {}, BlockedCount(), self._writer.unkept)
         self._writer.report_stopped()
-        books: Mapping[str, DeviceBooks] = {}
-        blocked = BlockedCount()
+        books, blocked = dict[str, DeviceBooks](), BlockedCount()
         with suppress(SpoolError):
             if self._keeper.spool is not None:
                 books, blocked = self._keeper.spool.totals(), self._keeper.spool.messages.blocked()
@@ -298,6 +299,7 @@ class Runner:
             },
             "absurd_shares": {n: s for n, d in self._devices.items() if (s := dict(d.absurd_shares))},
             **({"decision_functions": functions} if functions else {}),
+            **REALTIME.status(),
             **models,
         }
 
@@ -390,7 +392,6 @@ class Runner:
         for device in self._devices.values():
             device.flush()
         self._writer.submit([d.take_update() for d in self._devices.values()])
-        stopped = stop.is_set()
-        if not stopped and self._writer.drain(self._settings.drain_timeout_s, stop.is_set):
+        if not stop.is_set() and self._writer.drain(self._settings.drain_timeout_s, stop.is_set):
             return True
         return self._writer.drain(self._settings.stop_timeout_s) if stop.is_set() else False

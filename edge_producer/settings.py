@@ -76,6 +76,8 @@ class EdgeSettings(BaseModel):
             as soon as they are settled; None: 15 s, and a key waits for the keys of the next periods.
         drain_timeout_s: Longest wait for the last acknowledgement after sensing ended.
         stop_timeout_s: Likewise after SIGTERM or SIGINT.
+        realtime_priority: Priority from 1 to 99 in the system's real-time class (SCHED_FIFO) of the threads
+            between a live sample and its action; None: they run in the usual class.
         actions_file: TOML file that maps action names to commands.
         offline_file: While this file exists, the sender has no network (flight mode).
         join_dir: Folder of join bundles, ``<device>.json``; None where the devices are not to join.
@@ -124,6 +126,7 @@ class EdgeSettings(BaseModel):
     books_interval_s: PositiveFloat | None = None
     drain_timeout_s: PositiveFloat = 60.0
     stop_timeout_s: PositiveFloat = 5.0
+    realtime_priority: Annotated[int, Field(ge=1, le=99)] | None = None
     actions_file: NamedPath | None = None
     offline_file: NamedPath | None = None
     join_dir: NamedPath | None = None
@@ -145,6 +148,12 @@ class EdgeSettings(BaseModel):
     def _gateway_is_no_device(self) -> Self:
         if self.gateway in self.devices:
             raise ValueError(f"gateway {self.gateway} cannot be one of the devices behind it")
+        return self
+
+    @model_validator(mode="after")
+    def _flat_out_rests_never(self) -> Self:
+        if self.pace == "flat_out" and self.realtime_priority is not None:
+            raise ValueError("pace flat_out never rests: leave realtime_priority out, or set pace to real")
         return self
 
     @model_validator(mode="after")

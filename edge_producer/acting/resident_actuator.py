@@ -12,6 +12,7 @@ from typing import Any
 from edge_producer.acting.action_order import ActionOrder
 from edge_producer.acting.newest_orders import NewestOrders
 from edge_producer.acting.receipt_times import ReceiptTimes
+from edge_producer.realtime_class import REALTIME
 from edge_producer.switch_interval import SWITCH_INTERVAL
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class ResidentActuator(ABC):
             self._changed.notify_all()
 
     def _run(self) -> None:
+        REALTIME.join()
         while not self._closing:
             try:
                 self._serve()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from edge_producer.realtime_class import REALTIME
+
 T = TypeVar("T")
 
 
@@ -84,6 +86,7 @@ class TimedCalls:
         return call
 
     def _work(self, inbox: SimpleQueue[TimedCall[Any]]) -> None:
+        REALTIME.join()
         while True:
             call = inbox.get()
             call.run()

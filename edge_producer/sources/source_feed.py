@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edge_producer.clock import Clock
+from edge_producer.realtime_class import REALTIME
 from edge_producer.sources.samples import Sample, SampleSource, SourceState
 from schemas.errors import SourceError
 
@@ -135,6 +136,7 @@ class SourceFeed:
             self._thread.join(_END_S)
 
     def _run(self) -> None:
+        REALTIME.join()
         while not self._stopping.is_set():
             try:
                 self._read()

@@ -10,7 +10,16 @@ import pyarrow as pa
 
 from feature_store import duck
 from schemas.profile import Profile
-from schemas.tables import ALERTS, BOOKS, DEVICES, LABELS, SUMMARIES, TELEMETRY_COMMON, telemetry_table
+from schemas.tables import (
+    ALERTS,
+    BOOKS,
+    DEVICE_STATES,
+    DEVICES,
+    LABELS,
+    SUMMARIES,
+    TELEMETRY_COMMON,
+    telemetry_table,
+)
 from schemas.view_specs import BOOKS_STATEMENTS
 
 
@@ -28,6 +37,7 @@ class MemoryLake:
             DEVICES.name: DEVICES.schema,
             SUMMARIES.name: SUMMARIES.schema,
             ALERTS.name: ALERTS.schema,
+            DEVICE_STATES.name: DEVICE_STATES.schema,
             LABELS.name: LABELS.schema,
             BOOKS_STATEMENTS: BOOKS.schema,
             self._telemetry.name: self._telemetry.schema,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -208,9 +208,12 @@ class Device:
         self._compare(window, row, (scored - begun) / 1e9)
         return decision
 
-    def rehearse(self, window: Window) -> None:
-        """Have the next window decided on sooner, by a decision on one like it that changes nothing."""
-        self._rehearsal.run(self._models.active, window)
+    def rehearse(self, preview: Callable[[], Window | None]) -> float:
+        """Have the next window decided on sooner, by a decision on one like it; seconds that this took."""
+        begun = time.monotonic()
+        if (window := preview()) is not None:
+            self._rehearsal.run(self._models.active, window)
+        return time.monotonic() - begun
 
     def _record(self, window: Window, features: Floats, score: float | None, decision: LocalDecision) -> Row:
         row = self._row(window, features, score, decision)

@@ -14,6 +14,7 @@ from edge_producer.deciding.decision_parameters import HoldsParameters
 from edge_producer.device_identity import DeviceKeys
 from edge_producer.fail_safe import FailSafe
 from edge_producer.model_switch import ModelSwitch
+from edge_producer.realtime_class import REALTIME
 from edge_producer.settings import EdgeSettings
 from edge_producer.spool.spool_file import Connect
 from edge_producer.spool.spool_set_aside import copies
@@ -59,11 +60,12 @@ def make_state_dir(settings: EdgeSettings) -> None:
 
 
 def make_fail_safe(settings: EdgeSettings, profile: Profile) -> FailSafe:
-    """What commands the fail-safe.
+    """What commands the fail-safe. From here on threads join the real-time class as the settings say.
 
     Raises:
         ProfileError: The file of actions is malformed, or its actuator is not installed.
     """
+    REALTIME.ask(settings.realtime_priority)
     actions, safe = ActionRunner(load_actions(settings.actions_file)), profile.decision.fail_safe
     numbers = profile.decision.numbers_of(safe)
     return FailSafe(actions, settings.devices, safe, settings.state_dir, numbers=numbers)

@@ -137,7 +137,7 @@ class Runner:
         self._lose_states(spool)
         self._relearn = RelearnRequests(settings.state_dir, settings.devices, parts.disk)
         self._hand_over = HandOver(self._devices, settings.commit_interval_s, settings.row_wait_s)
-        self._calm = CalmTime(self._profile.sampling.hop_s, len(settings.devices))
+        self._calm = CalmTime(self._profile.sampling, len(settings.devices))
         self._started_s = 0.0
         self._first_event: datetime | None = None
 
@@ -148,7 +148,6 @@ class Runner:
             SpoolInUseError: Another process decides for these devices.
             SourceError: The source cannot be read.
         """
-        REALTIME.ask(self._settings.realtime_priority)
         self._fail_safe.start()
         self._writer.start()
         if self._updater is not None:
@@ -157,7 +156,7 @@ class Runner:
         items = self._source.windows()
         try:
             try:
-                with SWITCH_INTERVAL.led_here(wanted=self._calm.known), REALTIME.joined():
+                with SWITCH_INTERVAL.led_here(wanted=self._calm.known), REALTIME.decides():
                     self._sense(items, stop)
             finally:
                 # First of all: the rest may take a minute, and nobody decides any more.
@@ -323,8 +322,8 @@ class Runner:
                 self._process(item, flat_out=flat_out)
             calm_s = self._calm.wait_s(time.monotonic(), window=isinstance(item, Window))
             if (calm_s or not self._export_if_due(everything=flat_out)) and isinstance(item, SourceWait):
-                if item.preview and self._calm.rehearses() and (like := item.preview()):
-                    self._devices[like.device_id].rehearse(like)
+                if item.preview and self._calm.rehearses():
+                    self._calm.rehearsed(self._devices[self._settings.devices[0]].rehearse(item.preview))
                 until_export = max(self._hand_over.wait_s(time.monotonic()), calm_s)
                 beat_s = min(self._fail_safe.interval_s, STOP_WITHIN_S)
                 SWITCH_INTERVAL.during(item.wait, item.most_s, until_export, beat_s)

@@ -76,8 +76,8 @@ class EdgeSettings(BaseModel):
             as soon as they are settled; None: 15 s, and a key waits for the keys of the next periods.
         drain_timeout_s: Longest wait for the last acknowledgement after sensing ended.
         stop_timeout_s: Likewise after SIGTERM or SIGINT.
-        realtime_priority: Priority from 1 to 99 in the system's real-time class (SCHED_FIFO) of the threads
-            between a live sample and its action; None: they run in the usual class.
+        realtime_priority: Priority from 2 to 99 in the system's real-time class (SCHED_FIFO) of the deciding
+            thread; source, decision function and actuator have one less. None: they run in the usual class.
         actions_file: TOML file that maps action names to commands.
         offline_file: While this file exists, the sender has no network (flight mode).
         join_dir: Folder of join bundles, ``<device>.json``; None where the devices are not to join.
@@ -126,7 +126,7 @@ class EdgeSettings(BaseModel):
     books_interval_s: PositiveFloat | None = None
     drain_timeout_s: PositiveFloat = 60.0
     stop_timeout_s: PositiveFloat = 5.0
-    realtime_priority: Annotated[int, Field(ge=1, le=99)] | None = None
+    realtime_priority: Annotated[int, Field(ge=2, le=99)] | None = None
     actions_file: NamedPath | None = None
     offline_file: NamedPath | None = None
     join_dir: NamedPath | None = None

@@ -97,7 +97,7 @@ def rows_sql(selection: RowSelection) -> str:
     return f"""
     WITH landed AS (
         SELECT {", ".join(IDENTITY)}, {features}, inclusion_probability AS q, time_suspect, device_time,
-            {stratum_sql("reasons")} AS stratum, {context_sql("reasons")} AS context
+            {stratum_sql("reasons")} AS stratum, {context_sql("reasons")} AS context, decision
         FROM {duck.name(telemetry_table_name(selection.profile.name))}
         WHERE event_time >= {start} AND event_time < {end} AND {known}
     ), registered AS (
@@ -123,7 +123,7 @@ def rows_sql(selection: RowSelection) -> str:
         LEFT JOIN alarmed a ON a.device_id = t.device_id AND a.boot_id = t.boot_id AND a.seq = t.seq
         LEFT JOIN labelled l ON l.device_id = t.device_id AND l.boot_id = t.boot_id AND l.seq = t.seq
     )
-    SELECT * EXCLUDE (explained, context), explained AND label IS NULL AS explained,
+    SELECT * EXCLUDE (explained, context, decision), explained AND label IS NULL AS explained,
         {_exclusion_sql(selection)} AS excluded
     FROM joined ORDER BY event_time, device_id, boot_id, seq"""
 
@@ -151,11 +151,17 @@ def _alarmed_sql(selection: RowSelection) -> str:
                 coalesce(a.until, {end}) + {margin} AS closes
             FROM ({alarms_sql({profile.name: profile.decision.resting}, _known(selection))}) a
             WHERE a.profile = {duck.text(profile.name)} AND a.event_time < {end} + {margin}
+        ), spanned AS (
+            -- One alarm from before the onset is enough: the regime does not explain the row.
+            SELECT device_id, boot_id, seq, bool_and(coalesce(after_onset, false)) AS explainable
+            FROM landed JOIN alarm_spans USING (device_id)
+            WHERE event_time > opens AND event_time <= closes GROUP BY ALL
         )
-        -- One alarm from before the onset is enough: the regime does not explain the row.
-        SELECT device_id, boot_id, seq, bool_and(coalesce(after_onset, false)) AS explainable
-        FROM landed JOIN alarm_spans USING (device_id)
-        WHERE event_time > opens AND event_time <= closes GROUP BY ALL"""
+        FROM spanned UNION ALL BY NAME
+        -- A row that says itself that an action was in force, though no span that is known holds it.
+        SELECT device_id, boot_id, seq, false AS explainable
+        FROM landed ANTI JOIN spanned USING (device_id, boot_id, seq)
+        WHERE {_not_in("decision", tuple(profile.decision.resting))}"""
 
 
 def _exclusion_sql(selection: RowSelection) -> str:

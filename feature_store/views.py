@@ -187,19 +187,40 @@ WITH transitions AS (
     SELECT *, lead(event_time) OVER (PARTITION BY device_id, boot_id ORDER BY seq) AS next FROM spans
 ), acting AS (
     SELECT * FROM ends WHERE NOT list_contains({no_alarms}, action)
+), {_later_ends_sql(no_alarms, known)}
+SELECT device_id, profile, boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,
+    coalesce(next, rests_at) AS until, known_at, repeated
+FROM acting LEFT JOIN later_ends USING (device_id, boot_id, seq)"""
+
+
+def _later_ends_sql(no_alarms: str, known: str) -> str:
+    """CTEs up to ``later_ends``: where a span of ``acting`` ends that no transition of its own boot ended."""
+    return f"""open_spans AS (
+    SELECT device_id, boot_id, seq, event_time FROM acting WHERE next IS NULL
 ), signs AS (
-    SELECT device_id, boot_id, event_time FROM telemetry WHERE {known}
-    UNION ALL SELECT device_id, boot_id, event_time FROM device_states WHERE {known}
-    UNION ALL SELECT device_id, boot_id, event_time FROM alerts WHERE {known}
+    SELECT profile, device_id, boot_id, event_time, decision, known_at FROM telemetry
+    WHERE {known} AND NOT time_suspect
+    UNION ALL SELECT profile, device_id, boot_id, event_time, decision, known_at FROM device_states
+    WHERE {known}
+    UNION ALL SELECT profile, device_id, boot_id, event_time, action, known_at FROM starts
 ), boots AS (
-    -- What was in force when a boot ended is over with the first sign of a later one: each begins idle.
-    SELECT device_id, boot_id, min(event_time) AS begun
-    FROM signs SEMI JOIN (SELECT device_id FROM acting WHERE next IS NULL) USING (device_id)
+    SELECT device_id, boot_id, min(known_at) AS first_known FROM signs
+    SEMI JOIN open_spans USING (device_id) GROUP BY ALL
+), rests AS (
+    -- The first of each hour is enough: nearly always it is the first of its boot.
+    SELECT device_id, boot_id, min(event_time) AS rests_at FROM signs SEMI JOIN open_spans USING (device_id)
+    WHERE list_contains({no_alarms}, decision) GROUP BY device_id, boot_id, date_trunc('hour', event_time)
+), later_ends AS (
+    -- A start goes on with the action in force, or begins idle where its state was lost: what was in force
+    -- when a boot ended is over with the first sign of a later one in which it is not.
+    SELECT o.device_id, o.boot_id, o.seq, min(r.rests_at) AS rests_at
+    FROM open_spans o JOIN rests r ON o.device_id = r.device_id AND o.boot_id <> r.boot_id
+        AND r.rests_at > o.event_time
+    JOIN boots own ON own.device_id = o.device_id AND own.boot_id = o.boot_id
+    JOIN boots other ON other.device_id = r.device_id AND other.boot_id = r.boot_id
+        AND other.first_known >= own.first_known
     GROUP BY ALL
-)
-SELECT a.device_id, profile, a.boot_id, seq, event_time, action, score, model_version, fail_safe, alerted,
-    coalesce(next, begun) AS until, known_at, repeated
-FROM acting a ASOF LEFT JOIN boots s ON a.device_id = s.device_id AND a.event_time < s.begun"""
+)"""
 
 
 _NEWEST_DEVICES = f"""(

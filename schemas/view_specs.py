@@ -50,8 +50,8 @@ ALARMS = _view(
     (
         "until",
         "TIMESTAMPTZ",
-        "UTC end of the window in which the next action or idle began, or first sign of the next start; "
-        "null: none known.",
+        "UTC end of the window in which the next action or idle began; over a restart, first sign of a later "
+        "start at rest; null: none known.",
     ),
     ("known_at", "TIMESTAMPTZ", "UTC instant when we could first know of it."),
 )

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from edge_producer import calm_time
 from edge_producer.device import Device, Host
 from edge_producer.device_identity import load_or_create
 from edge_producer.inference import load_predictor
@@ -50,7 +51,7 @@ def test_a_device_that_rehearses_decides_learns_and_hands_over_what_another_does
         device = Device(identity, used, load_predictor(used), host)
         for window, other in zip(windows(used, 30, 1), windows(used, 30, 2)[::-1], strict=True):
             if rehearses:
-                device.rehearse(other)
+                device.rehearse(lambda other=other: other)
             device.process(window)
         update = device.take_update()
         rows = [(r.seq, r.features.tobytes(), r.score, r.decision, r.reasons) for r in update.sensed]
@@ -68,7 +69,7 @@ def test_a_model_that_fails_is_reported_where_it_is_needed_and_once(tmp_path, ca
     host = Host(lambda *_: None, Meters(used), lambda: 0.0, lambda: 7)
     device = Device(load_or_create(tmp_path, "d1"), used, Failing(), host)
     for window in windows(used, 3, 1):
-        device.rehearse(window)
+        device.rehearse(lambda window=window: window)
         device.process(window)
     told = [record for record in caplog.records if "no score today" in record.getMessage()]
     assert [getattr(record, "device_id", None) for record in told] == ["d1"]
@@ -86,8 +87,9 @@ class Noting(FirstSample):
         return super().score(device_id, samples)
 
 
-def test_between_two_windows_of_a_fast_device_one_is_rehearsed_when_one_sample_lacks(tmp_path):
-    used = profile(window=3, hop=3, sampling={"rate_hz": 100.0}, align={"wait_s": 100.0})
+def test_between_two_windows_of_a_fast_device_one_is_rehearsed_when_one_sample_lacks(tmp_path, monkeypatch):
+    monkeypatch.setattr(calm_time, "TOO_SLOW", 1_000_000)  # however slow the machine of a test is
+    used = profile(window=3, hop=3, sampling={"rate_hz": 500.0}, align={"wait_s": 100.0})
     model, stop, rows = Noting(), threading.Event(), 0
 
     def slowly() -> Iterator[Row]:
@@ -98,7 +100,7 @@ def test_between_two_windows_of_a_fast_device_one_is_rehearsed_when_one_sample_l
                 if k % 3 == 2:
                     wait_until(lambda: model.noted[-1:] == [NO_DEVICE], what="the rehearsal")
                 rows += 1
-                yield k / 100 / STEP_S, 20, 1
+                yield k / 500 / STEP_S, 20, 1
                 if k % 3 == 2:
                     wait_until(lambda: model.noted[-1:] == ["d1"], what="the window")
         finally:

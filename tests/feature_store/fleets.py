@@ -93,6 +93,7 @@ class Sensed:
             seq=at,
             event_time=[T0 + int(i) * SECOND for i in at],
             reasons=reasons,
+            decision=["none"] * len(at),
             inclusion_probability=self.q[at],
             vibration_rms=self.y[at].astype(np.float32),
         )

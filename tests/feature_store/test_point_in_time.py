@@ -106,20 +106,30 @@ def test_an_alarm_without_a_known_end_lasts(lake_root):
     assert max(s for _, s in keys(taken(lake_root))) == 190
 
 
-def test_an_alarm_in_force_when_the_device_starts_anew_keeps_no_later_row_out(lake_root):
-    """What the new start sent counts only once it is known: before that, the alarm lasts."""
+def test_an_alarm_goes_on_over_a_restart_and_ends_with_the_first_row_at_rest(lake_root):
+    """What the new start sent counts only once it is known."""
     lake = fleet_lake(lake_root)
     put(lake, telemetry=rows("a", range(100, 400)))
     put(lake, alerts=alerts(
         device_id=["a"], boot_id=[1], seq=[390], event_time=[T0 + 390 * SECOND], action=["stop"],
         score=[0.9], known_at=[T0 + 390 * SECOND], model_version=["m"],
     ))  # fmt: skip
-    put(lake, telemetry=rows("a", range(420, 520), boot_id=[2] * 100))
+    decided = ["stop" if s < 440 else "none" for s in range(420, 520)]
+    put(lake, telemetry=rows("a", range(420, 520), boot_id=[2] * 100, decision=decided))
     policy = profile_with(holdout_share=0.001)
     then = T0 + 500 * SECOND
     early = taken(lake_root, profile=policy, known_at=then, event_to=then)
-    assert early.excluded["alarmed"] == 19 + 11  # to the first window of the new start, and ten more
-    assert {s for _, s in keys(early) if s > 380} >= set(range(431, 490))
+    assert early.excluded["alarmed"] == 19 + 31  # to the first window at rest, and ten more
+    assert {s for _, s in keys(early) if s > 380} >= set(range(451, 490))
+
+
+def test_a_row_that_was_decided_in_an_action_is_not_healthy_though_no_start_of_it_is_known(lake_root):
+    lake = fleet_lake(lake_root)
+    decided = ["stop" if 200 <= s < 260 else "none" for s in range(100, 400)]
+    put(lake, telemetry=rows("a", range(100, 400), decision=decided))
+    found = taken(lake_root, profile=profile_with(holdout_share=0.001))
+    assert found.excluded["alarmed"] == 60
+    assert not {s for _, s in keys(found)} & set(range(200, 260))
 
 
 def test_alarms_that_a_new_regime_explains_stay_and_older_ones_do_not(lake_root):

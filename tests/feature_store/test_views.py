@@ -64,25 +64,51 @@ def test_an_alert_and_the_row_it_copies_are_one_alarm(lake_root):
     assert found == [("d", "stop", True, early), ("e", "stop", True, early)]
 
 
-def test_an_action_in_force_when_a_boot_ends_is_over_with_the_first_sign_of_the_next_start(lake_root):
-    """A device begins idle. More rows of the same boot, and other devices, end nothing."""
+def at(*seconds):
+    return [T0 + s * SECOND for s in seconds]
+
+
+def test_an_action_in_force_when_a_boot_ends_lasts_until_a_later_boot_is_seen_without_it(lake_root):
+    """A start goes on with it. More rows of the same boot, and other devices, end nothing."""
     lake = machine_lake(lake_root)
     land(
         lake,
         telemetry=telemetry(
-            device_id=["d", "d", "d", "d", "e", "other"],
-            boot_id=[7, 7, 3, 3, 7, 9],
-            seq=[1, 2, 0, 1, 1, 0],
-            event_time=[T0 + s * SECOND for s in (1, 2, 60, 90, 1, 5)],
-            decision=["stop", "stop", "none", "none", "stop", "none"],
-            reasons=[START, SAMPLE, SAMPLE, SAMPLE, START, SAMPLE],
+            device_id=["d"] * 6 + ["e", "other"],
+            boot_id=[7, 7, 3, 3, 3, 3, 7, 9],
+            seq=[1, 2, 0, 1, 2, 3, 1, 0],
+            event_time=at(1, 2, 60, 90, 120, 121, 1, 5),
+            decision=["stop"] * 4 + ["none", "none", "stop", "none"],
+            reasons=[START, SAMPLE, SAMPLE, SAMPLE, START, SAMPLE, START, SAMPLE],
         ),
-        # Of f nothing but an alert has arrived, then its report after a restart.
-        alerts=alerts(device_id=["f"], boot_id=[5], seq=[9], event_time=[T0 + 9 * SECOND], action=["stop"]),
-        device_states=states(device_id=["f", "f"], boot_id=[5, 6], event_time=[T0, T0 + 30 * SECOND]),
+        # Of f nothing but an alert has arrived, then its reports after a restart.
+        alerts=alerts(device_id=["f"], boot_id=[5], seq=[9], event_time=at(9), action=["stop"]),
+        device_states=states(
+            device_id=["f"] * 3,
+            boot_id=[5, 6, 6],
+            event_time=at(0, 30, 45),
+            decision=["none", "stop", "none"],
+        ),
     )
     found = ask(lake_root, "SELECT device_id, until FROM alarms ORDER BY 1")
-    assert found == [("d", T0 + 60 * SECOND), ("e", None), ("f", T0 + 30 * SECOND)]
+    assert found == [("d", T0 + 120 * SECOND), ("e", None), ("f", T0 + 45 * SECOND)]
+
+
+def test_an_earlier_boot_and_rows_of_doubtful_time_end_no_alarm(lake_root):
+    """What waited long comes late: then its boot is known after the one in alarm, by its times before it."""
+    lake = machine_lake(lake_root)
+    stop = {"decision": ["stop"], "reasons": [START], "event_time": at(100)}
+    for device, boot in (("a", 1), ("b", 1), ("c", 1)):
+        land(lake, telemetry=telemetry(device_id=[device], boot_id=[boot], known_at=at(100), **stop))
+    idle = {"decision": ["none"], "reasons": [SAMPLE], "boot_id": [2]}
+    late = {"event_time": at(50), "known_at": at(200)}
+    suspect = {"event_time": at(200), "known_at": at(200), "time_suspect": [True]}
+    earlier = {"event_time": at(150), "known_at": at(20)}  # its clock was ahead
+    for device, given in (("a", late), ("b", suspect), ("c", earlier)):
+        land(lake, telemetry=telemetry(device_id=[device], **idle, **given))
+    assert ask(lake_root, "SELECT device_id, until FROM alarms ORDER BY 1") == [
+        ("a", None), ("b", None), ("c", None)
+    ]  # fmt: skip
 
 
 def test_an_alarm_without_a_score_is_fail_safe(lake_root):

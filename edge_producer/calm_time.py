@@ -10,10 +10,10 @@ SHORTEST_HOP_S, LONGEST_HOP_S = 0.004, 0.1
 """Windows that come faster leave no calm time, and for slower ones a millisecond does not matter."""
 REHEARSED_STEP_S = 0.005
 """Longest step between samples at which a rehearsal is still fresh when the last sample comes."""
-REHEARSAL_SHARE = 0.5
+REHEARSAL_SHARE = 0.9
 """Part of a step that a rehearsal may take: a sample that comes meanwhile waits for its end."""
-TOO_SLOW = 5
-"""So many rehearsals in a row that took longer are no accident."""
+TOO_SLOW = 100
+"""So many rehearsals in a row that took longer are no accident, as a start is."""
 
 
 class CalmTime:

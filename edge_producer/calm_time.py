@@ -13,7 +13,7 @@ REHEARSED_STEP_S = 0.005
 REHEARSAL_SHARE = 0.9
 """Part of a step that a rehearsal may take: a sample that comes meanwhile waits for its end."""
 TOO_SLOW = 100
-"""So many rehearsals in a row that took longer are no accident, as a start is."""
+"""So many rehearsals in a row that took longer mean that they do not fit; a busy start is over sooner."""
 
 
 class CalmTime:

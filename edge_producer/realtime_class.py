@@ -38,7 +38,11 @@ class RealtimeClass:
             self._priority, self._error = priority, ""
 
     def join(self, *, below: int = 1) -> bool:
-        """Run the calling thread in it, where that was asked for and is permitted; whether it does now."""
+        """Run the calling thread in it, where that was asked for and is permitted; whether it does now.
+
+        Args:
+            below: By how much its priority is less than what was asked for.
+        """
         if self._priority is None:
             return False
         try:

@@ -96,13 +96,19 @@ def test_alarmed_spans_with_their_margins_never_enter_a_healthy_set(lake_root):
     assert {s for d, s in keys(found) if d == "b"} >= set(range(190, 271))
 
 
+def stop_alert(second):
+    """Of device a, by the one boot that it has unless told otherwise."""
+    at = [T0 + second * SECOND]
+    return alerts(
+        device_id=["a"], boot_id=[1], seq=[second], event_time=at, known_at=at, action=["stop"],
+        score=[0.9], model_version=["m"],
+    )  # fmt: skip
+
+
 def test_an_alarm_without_a_known_end_lasts(lake_root):
     lake = fleet_lake(lake_root)
     put(lake, telemetry=rows("a", range(100, 400)))
-    put(lake, alerts=alerts(
-        device_id=["a"], boot_id=[1], seq=[200], event_time=[T0 + 200 * SECOND], action=["stop"],
-        score=[0.9], known_at=[T0 + 200 * SECOND], model_version=["m"],
-    ))  # fmt: skip
+    put(lake, alerts=stop_alert(200))
     assert max(s for _, s in keys(taken(lake_root))) == 190
 
 
@@ -110,10 +116,7 @@ def test_an_alarm_goes_on_over_a_restart_and_ends_with_the_first_row_at_rest(lak
     """What the new start sent counts only once it is known."""
     lake = fleet_lake(lake_root)
     put(lake, telemetry=rows("a", range(100, 400)))
-    put(lake, alerts=alerts(
-        device_id=["a"], boot_id=[1], seq=[390], event_time=[T0 + 390 * SECOND], action=["stop"],
-        score=[0.9], known_at=[T0 + 390 * SECOND], model_version=["m"],
-    ))  # fmt: skip
+    put(lake, alerts=stop_alert(390))
     decided = ["stop" if s < 440 else "none" for s in range(420, 520)]
     put(lake, telemetry=rows("a", range(420, 520), boot_id=[2] * 100, decision=decided))
     policy = profile_with(holdout_share=0.001)
